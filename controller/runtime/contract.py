@@ -1,0 +1,61 @@
+"""How a node lives: what the emulation asks of a runtime. The emulation owns this contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node to be brought to life."""
+
+    run_id: str
+    index: int
+    name: str
+    role: str
+    address: str  # IPv4 of the node in the emulated network
+    control_dir: Path  # host side; the agent makes `control.sock` in it
+    store_dir: Path  # host side; the agent's object store and journal
+    hosts_file: Path  # host side; becomes /etc/hosts
+    memory_bytes: int
+    cpu_limit: float  # cores
+    pids_limit: int
+
+
+@dataclass(frozen=True)
+class NodeHandle:
+    """A node that lives."""
+
+    spec: NodeSpec
+    id: str  # the runtime's own name for it
+    pid: int  # a process in the node's network namespace
+    network_namespace: Path  # /proc/<pid>/ns/net
+
+
+class Runtime(Protocol):
+    """Starts, enters and removes nodes."""
+
+    name: str
+
+    def start(self, specs: Sequence[NodeSpec], on_started: Callable[[int], None]) -> list[NodeHandle]:
+        """Start all nodes, in any order, several at a time.
+
+        Before: the folders and the hosts file exist. After: every agent's process runs, with no network but `lo`;
+        on_started has been told the count so far after each. Raises MachineError or SkyrackError; what was started
+        stays, labelled with the run's id, for `remove`.
+        """
+
+    def exec(self, node: NodeHandle, argv: Sequence[str]) -> int:
+        """Run a command in the node, with the caller's stdin, stdout and stderr. Its exit status."""
+
+    def alive(self, run_id: str) -> set[str]:
+        """Names of the run's nodes that run now."""
+
+    def remove(self, run_id: str) -> int:
+        """Remove every node of the run, running or not, and nothing else. Idempotent. How many there were."""
+
+    def run_ids(self) -> set[str]:
+        """The runs of which this runtime still holds something."""
