@@ -26,7 +26,7 @@ from protos.skyrack.v1 import jobs_pb2 as protos_dot_skyrack_dot_v1_dot_jobs__pb
 from protos.skyrack.v1 import objects_pb2 as protos_dot_skyrack_dot_v1_dot_objects__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/skyrack/v1/controller.proto\x12\nskyrack.v1\x1a\x1cprotos/skyrack/v1/jobs.proto\x1a\x1fprotos/skyrack/v1/objects.proto\"\x12\n\x10GetStatusRequest\"\x89\x01\n\nNodeStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06handle\x18\x04 \x01(\t\x12\x10\n\x08links_up\x18\x05 \x01(\x05\x12\x1a\n\x12illumination_ratio\x18\x06 \x01(\x01\x12\x10\n\x08\x62lackout\x18\x07 \x01(\t\"V\n\x0bProbeStatus\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\x12\x18\n\x10\x63ommanded_rtt_us\x18\x03 \x01(\x03\x12\x17\n\x0fmeasured_rtt_us\x18\x04 \x01(\x03\"\xc5\x02\n\tRunStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x0b\n\x03t_s\x18\x04 \x01(\x01\x12\x12\n\nduration_s\x18\x05 \x01(\x01\x12\x0b\n\x03utc\x18\x06 \x01(\t\x12\x0f\n\x07runtime\x18\x07 \x01(\t\x12\x0e\n\x06shaper\x18\x08 \x01(\t\x12\x15\n\rshaper_reason\x18\t \x01(\t\x12\x0c\n\x04step\x18\n \x01(\x05\x12\x10\n\x08overruns\x18\x0b \x01(\x05\x12\x10\n\x08links_up\x18\x0c \x01(\x05\x12\x0f\n\x07out_dir\x18\r \x01(\t\x12%\n\x05nodes\x18\x0e \x03(\x0b\x32\x16.skyrack.v1.NodeStatus\x12\'\n\x06probes\x18\x0f \x03(\x0b\x32\x17.skyrack.v1.ProbeStatus\x12\x0e\n\x06\x66\x61ults\x18\x10 \x03(\t\"M\n\rViaPutRequest\x12\r\n\x03via\x18\x01 \x01(\tH\x00\x12%\n\x03put\x18\x02 \x01(\x0b\x32\x16.skyrack.v1.PutRequestH\x00\x42\x06\n\x04part\"A\n\rViaGetRequest\x12\x0b\n\x03via\x18\x01 \x01(\t\x12#\n\x03get\x18\x02 \x01(\x0b\x32\x16.skyrack.v1.GetRequest\"B\n\x10ViaSubmitRequest\x12\x0b\n\x03via\x18\x01 \x01(\t\x12!\n\x04spec\x18\x02 \x01(\x0b\x32\x13.skyrack.v1.JobSpec\"H\n\x0cJobAtGateway\x12\x0b\n\x03via\x18\x01 \x01(\t\x12\x1c\n\x03job\x18\x02 \x01(\x0b\x32\x0f.skyrack.v1.Job\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"=\n\x13ListAllJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.skyrack.v1.JobAtGateway\"4\n\x0e\x46indJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"\r\n\x0bStopRequest\"\x0e\n\x0cStopResponse2\x95\x04\n\nController\x12@\n\tGetStatus\x12\x1c.skyrack.v1.GetStatusRequest\x1a\x15.skyrack.v1.RunStatus\x12:\n\x03Put\x12\x19.skyrack.v1.ViaPutRequest\x1a\x16.skyrack.v1.ObjectInfo(\x01\x12;\n\x03Get\x12\x19.skyrack.v1.ViaGetRequest\x1a\x17.skyrack.v1.GetResponse0\x01\x12@\n\x06Submit\x12\x1c.skyrack.v1.ViaSubmitRequest\x1a\x18.skyrack.v1.JobAtGateway\x12H\n\x08ListJobs\x12\x1b.skyrack.v1.ListJobsRequest\x1a\x1f.skyrack.v1.ListAllJobsResponse\x12\x42\n\x08WatchJob\x12\x1a.skyrack.v1.FindJobRequest\x1a\x18.skyrack.v1.JobAtGateway0\x01\x12\x41\n\tCancelJob\x12\x1a.skyrack.v1.FindJobRequest\x1a\x18.skyrack.v1.JobAtGateway\x12\x39\n\x04Stop\x12\x17.skyrack.v1.StopRequest\x1a\x18.skyrack.v1.StopResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/skyrack/v1/controller.proto\x12\nskyrack.v1\x1a\x1cprotos/skyrack/v1/jobs.proto\x1a\x1fprotos/skyrack/v1/objects.proto\"\x12\n\x10GetStatusRequest\"\x89\x01\n\nNodeStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06handle\x18\x04 \x01(\t\x12\x10\n\x08links_up\x18\x05 \x01(\x05\x12\x1a\n\x12illumination_ratio\x18\x06 \x01(\x01\x12\x10\n\x08\x62lackout\x18\x07 \x01(\t\"V\n\x0bProbeStatus\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\x12\x18\n\x10\x63ommanded_rtt_us\x18\x03 \x01(\x03\x12\x17\n\x0fmeasured_rtt_us\x18\x04 \x01(\x03\"\xd6\x02\n\tRunStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x0b\n\x03t_s\x18\x04 \x01(\x01\x12\x12\n\nduration_s\x18\x05 \x01(\x01\x12\x0b\n\x03utc\x18\x06 \x01(\t\x12\x0f\n\x07runtime\x18\x07 \x01(\t\x12\x0e\n\x06shaper\x18\x08 \x01(\t\x12\x15\n\rshaper_reason\x18\t \x01(\t\x12\x0c\n\x04step\x18\n \x01(\x05\x12\x10\n\x08overruns\x18\x0b \x01(\x05\x12\x10\n\x08links_up\x18\x0c \x01(\x05\x12\x0f\n\x07isls_up\x18\x11 \x01(\x05\x12\x0f\n\x07out_dir\x18\r \x01(\t\x12%\n\x05nodes\x18\x0e \x03(\x0b\x32\x16.skyrack.v1.NodeStatus\x12\'\n\x06probes\x18\x0f \x03(\x0b\x32\x17.skyrack.v1.ProbeStatus\x12\x0e\n\x06\x66\x61ults\x18\x10 \x03(\t\"M\n\rViaPutRequest\x12\r\n\x03via\x18\x01 \x01(\tH\x00\x12%\n\x03put\x18\x02 \x01(\x0b\x32\x16.skyrack.v1.PutRequestH\x00\x42\x06\n\x04part\"A\n\rViaGetRequest\x12\x0b\n\x03via\x18\x01 \x01(\t\x12#\n\x03get\x18\x02 \x01(\x0b\x32\x16.skyrack.v1.GetRequest\"B\n\x10ViaSubmitRequest\x12\x0b\n\x03via\x18\x01 \x01(\t\x12!\n\x04spec\x18\x02 \x01(\x0b\x32\x13.skyrack.v1.JobSpec\"H\n\x0cJobAtGateway\x12\x0b\n\x03via\x18\x01 \x01(\t\x12\x1c\n\x03job\x18\x02 \x01(\x0b\x32\x0f.skyrack.v1.Job\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"=\n\x13ListAllJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.skyrack.v1.JobAtGateway\"4\n\x0e\x46indJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"\r\n\x0bStopRequest\"\x0e\n\x0cStopResponse2\x95\x04\n\nController\x12@\n\tGetStatus\x12\x1c.skyrack.v1.GetStatusRequest\x1a\x15.skyrack.v1.RunStatus\x12:\n\x03Put\x12\x19.skyrack.v1.ViaPutRequest\x1a\x16.skyrack.v1.ObjectInfo(\x01\x12;\n\x03Get\x12\x19.skyrack.v1.ViaGetRequest\x1a\x17.skyrack.v1.GetResponse0\x01\x12@\n\x06Submit\x12\x1c.skyrack.v1.ViaSubmitRequest\x1a\x18.skyrack.v1.JobAtGateway\x12H\n\x08ListJobs\x12\x1b.skyrack.v1.ListJobsRequest\x1a\x1f.skyrack.v1.ListAllJobsResponse\x12\x42\n\x08WatchJob\x12\x1a.skyrack.v1.FindJobRequest\x1a\x18.skyrack.v1.JobAtGateway0\x01\x12\x41\n\tCancelJob\x12\x1a.skyrack.v1.FindJobRequest\x1a\x18.skyrack.v1.JobAtGateway\x12\x39\n\x04Stop\x12\x17.skyrack.v1.StopRequest\x1a\x18.skyrack.v1.StopResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,23 +40,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBESTATUS']._serialized_start=273
   _globals['_PROBESTATUS']._serialized_end=359
   _globals['_RUNSTATUS']._serialized_start=362
-  _globals['_RUNSTATUS']._serialized_end=687
-  _globals['_VIAPUTREQUEST']._serialized_start=689
-  _globals['_VIAPUTREQUEST']._serialized_end=766
-  _globals['_VIAGETREQUEST']._serialized_start=768
-  _globals['_VIAGETREQUEST']._serialized_end=833
-  _globals['_VIASUBMITREQUEST']._serialized_start=835
-  _globals['_VIASUBMITREQUEST']._serialized_end=901
-  _globals['_JOBATGATEWAY']._serialized_start=903
-  _globals['_JOBATGATEWAY']._serialized_end=975
-  _globals['_LISTALLJOBSRESPONSE']._serialized_start=977
-  _globals['_LISTALLJOBSRESPONSE']._serialized_end=1038
-  _globals['_FINDJOBREQUEST']._serialized_start=1040
-  _globals['_FINDJOBREQUEST']._serialized_end=1092
-  _globals['_STOPREQUEST']._serialized_start=1094
-  _globals['_STOPREQUEST']._serialized_end=1107
-  _globals['_STOPRESPONSE']._serialized_start=1109
-  _globals['_STOPRESPONSE']._serialized_end=1123
-  _globals['_CONTROLLER']._serialized_start=1126
-  _globals['_CONTROLLER']._serialized_end=1659
+  _globals['_RUNSTATUS']._serialized_end=704
+  _globals['_VIAPUTREQUEST']._serialized_start=706
+  _globals['_VIAPUTREQUEST']._serialized_end=783
+  _globals['_VIAGETREQUEST']._serialized_start=785
+  _globals['_VIAGETREQUEST']._serialized_end=850
+  _globals['_VIASUBMITREQUEST']._serialized_start=852
+  _globals['_VIASUBMITREQUEST']._serialized_end=918
+  _globals['_JOBATGATEWAY']._serialized_start=920
+  _globals['_JOBATGATEWAY']._serialized_end=992
+  _globals['_LISTALLJOBSRESPONSE']._serialized_start=994
+  _globals['_LISTALLJOBSRESPONSE']._serialized_end=1055
+  _globals['_FINDJOBREQUEST']._serialized_start=1057
+  _globals['_FINDJOBREQUEST']._serialized_end=1109
+  _globals['_STOPREQUEST']._serialized_start=1111
+  _globals['_STOPREQUEST']._serialized_end=1124
+  _globals['_STOPRESPONSE']._serialized_start=1126
+  _globals['_STOPRESPONSE']._serialized_end=1140
+  _globals['_CONTROLLER']._serialized_start=1143
+  _globals['_CONTROLLER']._serialized_end=1676
 # @@protoc_insertion_point(module_scope)

@@ -120,6 +120,7 @@ class RunStatus(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     OVERRUNS_FIELD_NUMBER: _builtins.int
     LINKS_UP_FIELD_NUMBER: _builtins.int
+    ISLS_UP_FIELD_NUMBER: _builtins.int
     OUT_DIR_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
@@ -136,6 +137,7 @@ class RunStatus(_message.Message):
     step: _builtins.int
     overruns: _builtins.int
     links_up: _builtins.int
+    isls_up: _builtins.int
     out_dir: _builtins.str
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeStatus]: ...
@@ -158,6 +160,7 @@ class RunStatus(_message.Message):
         step: _builtins.int = ...,
         overruns: _builtins.int = ...,
         links_up: _builtins.int = ...,
+        isls_up: _builtins.int = ...,
         out_dir: _builtins.str = ...,
         nodes: _abc.Iterable[Global___NodeStatus] | None = ...,
         probes: _abc.Iterable[Global___ProbeStatus] | None = ...,
@@ -165,7 +168,7 @@ class RunStatus(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_s", b"duration_s", "faults", b"faults", "links_up", b"links_up", "nodes", b"nodes", "out_dir", b"out_dir", "overruns", b"overruns", "phase", b"phase", "probes", b"probes", "run_id", b"run_id", "runtime", b"runtime", "scenario", b"scenario", "shaper", b"shaper", "shaper_reason", b"shaper_reason", "step", b"step", "t_s", b"t_s", "utc", b"utc"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_s", b"duration_s", "faults", b"faults", "isls_up", b"isls_up", "links_up", b"links_up", "nodes", b"nodes", "out_dir", b"out_dir", "overruns", b"overruns", "phase", b"phase", "probes", b"probes", "run_id", b"run_id", "runtime", b"runtime", "scenario", b"scenario", "shaper", b"shaper", "shaper_reason", b"shaper_reason", "step", b"step", "t_s", b"t_s", "utc", b"utc"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,111 @@
+"""The command line's way to a run: blocking calls on the run's Unix socket, with deadlines, and skyrack's own errors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import grpc
+
+from controller.errors import InputError, SkyrackError
+from protos.skyrack.v1 import controller_pb2, controller_pb2_grpc, jobs_pb2, objects_pb2
+
+CALL_S = 15.0
+TRANSFER_S = 600.0
+CHUNK_BYTES = 256 * 1024
+
+
+class ControllerClient:
+    """One run, reached through its socket. A context manager."""
+
+    def __init__(self, api_socket: Path) -> None:
+        self._channel = grpc.insecure_channel(f"unix:{api_socket}")
+        self._stub = controller_pb2_grpc.ControllerStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()
+
+    def status(self) -> controller_pb2.RunStatus:
+        """The run as it stands."""
+        with told():
+            return self._stub.GetStatus(controller_pb2.GetStatusRequest(), timeout=CALL_S)
+
+    def stop(self) -> None:
+        """Ask the run to end."""
+        with told():
+            self._stub.Stop(controller_pb2.StopRequest(), timeout=CALL_S)
+
+    def put(self, via: str, path: Path) -> objects_pb2.ObjectInfo:
+        """Store a file at a gateway, as an object named by its content."""
+        with path.open("rb") as file:
+            name = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        with told():
+            return self._stub.Put(_put_messages(via, path, name), timeout=TRANSFER_S)
+
+    def get(self, via: str, name: str, out: BinaryIO) -> int:
+        """Write an object that a gateway holds to a file; its size in bytes. The content is checked against the name."""
+        digest = hashlib.sha256()
+        size_bytes = 0
+        request = controller_pb2.ViaGetRequest(via=via, get=objects_pb2.GetRequest(object=name))
+        with told():
+            for part in self._stub.Get(request, timeout=TRANSFER_S):
+                size_bytes += out.write(part.chunk)
+                digest.update(part.chunk)
+        if f"sha256:{digest.hexdigest()}" != name:
+            raise SkyrackError(f"what {via} sent for {name} is not that object")
+        return size_bytes
+
+    def submit(self, via: str, spec: jobs_pb2.JobSpec) -> controller_pb2.JobAtGateway:
+        """Hand a job to a gateway."""
+        with told():
+            return self._stub.Submit(controller_pb2.ViaSubmitRequest(via=via, spec=spec), timeout=CALL_S)
+
+    def jobs(self) -> list[controller_pb2.JobAtGateway]:
+        """The jobs of all gateways."""
+        with told():
+            return list(self._stub.ListJobs(jobs_pb2.ListJobsRequest(), timeout=CALL_S).jobs)
+
+    def watch(self, job_id: str) -> Iterator[controller_pb2.JobAtGateway]:
+        """A job now and at every change, until it is final: as long as that takes."""
+        with told():
+            yield from self._stub.WatchJob(controller_pb2.FindJobRequest(id=job_id))
+
+    def cancel(self, job_id: str) -> controller_pb2.JobAtGateway:
+        """Ask for a job's end."""
+        with told():
+            return self._stub.CancelJob(controller_pb2.FindJobRequest(id=job_id), timeout=CALL_S)
+
+
+def _put_messages(via: str, path: Path, name: str) -> Iterator[controller_pb2.ViaPutRequest]:
+    """A put as a stream: the gateway, the header, the chunks."""
+    yield controller_pb2.ViaPutRequest(via=via)
+    header = objects_pb2.PutRequest.Header(object=name, size_bytes=path.stat().st_size)
+    yield controller_pb2.ViaPutRequest(put=objects_pb2.PutRequest(header=header))
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield controller_pb2.ViaPutRequest(put=objects_pb2.PutRequest(chunk=chunk))
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn an error of the wire into one of skyrack's."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        code, details = error.code(), error.details() or "no details"
+        if code is grpc.StatusCode.INVALID_ARGUMENT:
+            raise InputError(details) from error
+        if code is grpc.StatusCode.UNAVAILABLE:
+            raise SkyrackError("the run does not answer: it is starting or ending (`skyrack status`)") from error
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise SkyrackError("the run did not answer in time") from error
+        raise SkyrackError(details) from error

@@ -1,0 +1,45 @@
+"""The command `skyrack`: its groups of commands, and the one place where an error becomes an exit status."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+
+import click
+
+from controller.cli import job_commands, plan_commands, run_commands
+from controller.cli.terminal import err
+from controller.errors import SkyrackError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("skyrack"), prog_name="skyrack")
+def skyrack() -> None:
+    """Emulate an orbital data centre: real orbits, shaped links, real jobs on containers.
+
+    Exit status: 0 done, 1 the run failed, 2 the input is wrong, 3 the machine lacks something that `doctor` names.
+    """
+
+
+for command in (*plan_commands.COMMANDS, *run_commands.COMMANDS, *job_commands.COMMANDS):
+    skyrack.add_command(command)
+
+
+def main() -> None:
+    """Run the command line: one message to standard error for an error, no traceback."""
+    try:
+        skyrack.main(prog_name="skyrack", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except SkyrackError as error:
+        err.print(f"skyrack: {error}", markup=False, style="red")
+        sys.exit(error.exit_status)
+    except (click.Abort, KeyboardInterrupt):
+        err.print("skyrack: interrupted; nothing of the run is left", markup=False)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has what it wanted; Python would complain while it flushes
+        sys.exit(0)

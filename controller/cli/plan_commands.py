@@ -1,0 +1,111 @@
+"""Commands that ask and change nothing: doctor, presets, init, plan, contacts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from controller.cli.terminal import out, table
+from controller.errors import InputError, MachineError
+
+
+@click.command()
+@click.option("--nodes", default=71, show_default=True, type=click.IntRange(min=1), help="For a run of so many nodes.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def doctor(nodes: int, as_json: bool) -> None:
+    """Say what this machine has and lacks, with a remedy for each lack."""
+    from controller.doctor import diagnose
+
+    checks = diagnose(nodes)
+    if as_json:
+        click.echo(json.dumps({"checks": [asdict(check) for check in checks]}, indent=2))
+    else:
+        rows = [
+            ("ok" if check.ok else "LACKING" if check.required else "note", check.name, check.found, check.remedy)
+            for check in checks
+        ]
+        table(("", "What", "Found", "Remedy"), rows)
+    lacking = [check.name for check in checks if check.required and not check.ok]
+    if lacking:
+        raise MachineError(f"this machine lacks: {', '.join(lacking)}")
+
+
+@click.command()
+def presets() -> None:
+    """List the scenarios that come along."""
+    from controller.scenario.load import load_scenario, preset_names
+
+    rows = []
+    for name in preset_names():
+        scenario = load_scenario(name)
+        rows.append((name, len(scenario.satellite_names), len(scenario.grounds), f"{scenario.duration_s:g}"))
+    table(("Preset", "Satellites", "Ground nodes", "Duration (s)"), rows)
+
+
+@click.command()
+@click.argument("preset")
+@click.option("--out", "out_file", type=click.Path(dir_okay=False, path_type=Path), help="Default: PRESET.toml here.")
+def init(preset: str, out_file: Path | None) -> None:
+    """Write a preset's scenario file, to be changed."""
+    from controller.scenario.load import preset_text
+
+    path = out_file or Path(f"{preset}.toml")
+    text = preset_text(preset)
+    if path.exists():
+        raise InputError(f"{path} exists already; name another file with --out")
+    path.write_text(text)
+    out.print(f"wrote {path}", markup=False)
+
+
+@click.command()
+@click.argument("scenario")
+@click.option("--out", "out_file", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
+@click.option("--duration", "duration_s", type=float, help="Seconds; default: the scenario's.")
+def plan(scenario: str, out_file: Path | None, duration_s: float | None) -> None:
+    """Print the sky of a scenario: a JSON line a step, with every node and every usable link."""
+    from controller.launch import RunOptions, prepared
+    from controller.planner import plan as plan_sky
+    from controller.record.plan_export import plan_lines
+
+    checked = prepared(RunOptions(scenario, duration_s=duration_s))
+    timeline = plan_sky(checked)
+
+    def write(stream: TextIO) -> None:
+        for line in plan_lines(checked, timeline):
+            stream.write(line + "\n")
+
+    if out_file is None:
+        write(sys.stdout)
+        return
+    try:
+        with out_file.open("w") as stream:
+            write(stream)
+    except OSError as error:
+        raise InputError(f"cannot write {out_file}: {error.strerror}") from error
+
+
+@click.command()
+@click.argument("scenario")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option("--duration", "duration_s", type=float, help="Seconds; default: the scenario's.")
+def contacts(scenario: str, form: str, duration_s: float | None) -> None:
+    """Print the contact plan: a row a scheduled link interval."""
+    from controller.launch import RunOptions, prepared
+    from controller.links.contacts import COLUMNS, contact_rows, to_csv, to_json
+    from controller.planner import plan as plan_sky
+
+    rows = contact_rows(plan_sky(prepared(RunOptions(scenario, duration_s=duration_s))))
+    if form == "csv":
+        click.echo(to_csv(rows), nl=False)
+    elif form == "json":
+        click.echo(to_json(rows))
+    else:
+        table(COLUMNS, ([getattr(row, column) for column in COLUMNS] for row in rows))
+
+
+COMMANDS = (doctor, presets, init, plan, contacts)

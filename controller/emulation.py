@@ -1,0 +1,381 @@
+"""The run: timeline → faults → plan → shape → read back → record, one step after another, in real time.
+
+`Emulation` brings the nodes to life, joins them through the panel, and then applies each step at its deadline. Deadlines
+are computed from the start and never accumulated; a step that ends after the next one is due is an overrun, counted and
+recorded. Everything that it starts it also ends, in `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from controller.agents import AgentClient
+from controller.errors import SkyrackError
+from controller.fabric.choose import ShaperChoice, open_shaper
+from controller.fabric.panel import NodePorts, Panel
+from controller.fabric.plan import DARK, Shaper, ShapingPlan
+from controller.fabric.probes import Prober, ProbeResult
+from controller.fabric.routes import HostRoutes, RouteChanges
+from controller.jobs.desk import FINAL, GatewayJob, JobDesk, state_name
+from controller.narrator import Narrator
+from controller.record.model import JobRecord, Sample, StepRecord
+from controller.record.recorder import Recorder
+from controller.runs import RunPlace
+from controller.runtime.contract import NodeHandle, NodeSpec, Runtime
+from controller.scenario.model import Scenario
+from controller.schedule import NO_ROUTE, Commanded, Schedule, default_probe_pairs
+from controller.timeline import LinkKind, Role, Timeline
+
+AGENT_READY_S = 90.0
+READ_BACK_EVERY_STEPS = 10
+PROBE_INTERVAL_S = 1.0
+
+
+class Phase(StrEnum):
+    """Where a run stands."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    HOLDING = "holding"  # the timeline has ended; its last state stays until the run is stopped
+    ENDING = "ending"
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The newest answer of a probe pair. None: no path was commanded, or nothing came back."""
+
+    a: str
+    b: str
+    commanded_rtt_us: int | None
+    measured_rtt_us: float | None
+
+
+def node_address(index: int) -> str:
+    """The IPv4 address of a node in the emulated network, 10.64.0.1 onwards: room for four million nodes."""
+    host = index + 1
+    return f"10.{64 + (host >> 16)}.{host >> 8 & 255}.{host & 255}"
+
+
+class Emulation:
+    """One run from its start to its end. All methods are called from one asyncio event loop."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        schedule: Schedule,
+        place: RunPlace,
+        runtime: Runtime,
+        shaper_choice: ShaperChoice,
+        recorder: Recorder,
+        narrator: Narrator,
+    ) -> None:
+        self.scenario, self.schedule, self.place, self.runtime = scenario, schedule, place, runtime
+        self.shaper_choice, self._recorder, self._narrator = shaper_choice, recorder, narrator
+        self.phase = Phase.STARTING
+        self.overruns = 0
+        self.probed: dict[int, Probed] = {}
+        self.handles: list[NodeHandle] = []
+        self.agents: dict[str, AgentClient] = {}
+        self.panel: Panel | None = None
+        self._shaper: Shaper | None = None
+        self._routes: HostRoutes | None = None
+        self._prober: Prober | None = None
+        self._desk: JobDesk | None = None
+        self._started_mono_s = 0.0
+        self._state: Commanded = schedule.at(0)
+        self._stop = asyncio.Event()
+        names = [node.name for node in schedule.timeline.nodes]
+        self.index_of = {name: index for index, name in enumerate(names)}
+        asked = [(probe.a, probe.b) for probe in scenario.probes]
+        self._pairs = asked or default_probe_pairs(schedule.timeline)
+
+    # --- what others may see ---
+
+    @property
+    def timeline(self) -> Timeline:
+        """The sky of the run."""
+        return self.schedule.timeline
+
+    @property
+    def state(self) -> Commanded:
+        """What the newest step commanded."""
+        return self._state
+
+    @property
+    def t_s(self) -> float:
+        """Seconds since the scenario's epoch; 0 before the first step."""
+        return time.monotonic() - self._started_mono_s if self._started_mono_s else 0.0
+
+    @property
+    def desk(self) -> JobDesk:
+        """The desk for jobs. Raises SkyrackError before the nodes are up."""
+        if self._desk is None:
+            raise SkyrackError("the run is still starting: its gateways take jobs once all nodes answer")
+        return self._desk
+
+    def request_stop(self) -> None:
+        """Let `run` return soon."""
+        self._stop.set()
+
+    async def until(self, t_s: float) -> None:
+        """Wait for a moment of the run. Returns early when the run is stopped."""
+        remaining_s = t_s - self.t_s
+        if remaining_s > 0:
+            try:
+                await asyncio.wait_for(self._stop.wait(), remaining_s)
+            except TimeoutError:
+                return
+
+    def blackout_of(self, node: str) -> str:
+        """The blackout that covers a node now, in words; empty if none does."""
+        for fault in self.schedule.faults.active(self.t_s):
+            if fault.target == node:
+                return f"{node} is in blackout ({fault.mode}) until t = {fault.until_s:.0f} s"
+        return ""
+
+    def cause_of_wait(self, entry: GatewayJob) -> str:
+        """What the emulator knows of why a job does not move on; empty if it knows nothing."""
+        nodes = (entry.via, entry.job.spec.on_node, *(item.at_node for item in entry.job.spec.inputs))
+        return next((blackout for node in nodes if node and (blackout := self.blackout_of(node))), "")
+
+    def ground_bytes(self, node: str) -> int:
+        """Bytes that have crossed a ground node's links so far, both ways, headers included."""
+        if self.panel is None:
+            return 0
+        index = self.index_of[node]
+        ports = slice(int(self.schedule.port_start[index]), int(self.schedule.port_start[index + 1]))
+        from_node_bytes, to_node_bytes = self.panel.counters()
+        return int(from_node_bytes[ports].sum() + to_node_bytes[ports].sum())
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Bring every node to life, join them as step 0 commands, and wait until every agent answers."""
+        nodes = self.timeline.nodes
+        specs = [self._spec(index) for index in range(len(nodes))]
+        self.place.write_hosts({spec.name: spec.address for spec in specs})
+        self.handles = await asyncio.to_thread(
+            self.runtime.start, specs, lambda done: self._narrator.progress("Starting nodes", done, len(specs))
+        )
+        panel = self.panel = await asyncio.to_thread(Panel.create, self.place.run_id)
+        ports = [
+            NodePorts(handle.network_namespace, handle.spec.address, node.ports)
+            for handle, node in zip(self.handles, nodes, strict=True)
+        ]
+        await asyncio.to_thread(panel.connect, ports)
+        self._narrator.progress("Joining ports", panel.n_port, panel.n_port)
+        self._shaper = open_shaper(self.shaper_choice, panel, self.scenario.seed)
+        self._routes = HostRoutes(panel)
+        dark = ShapingPlan.dark(panel.n_port)
+        self._apply(self._state.shaping.changed_from(dark), self._route_changes(None, self._state))
+        await self._meet_agents()
+        gateways = {node.name: self.agents[node.name] for node in nodes if node.role is Role.GATEWAY}
+        self._desk = JobDesk(gateways, self._on_job)
+        self._prober = Prober(
+            [self._probe_ends(a, b) for a, b in self._pairs], PROBE_INTERVAL_S, self._on_probe
+        )
+
+    async def run(self, hold: bool) -> None:
+        """Apply every step at its time, until the timeline ends or a stop is asked for; with `hold`, until the stop."""
+        self._started_mono_s = time.monotonic()
+        self.phase = Phase.RUNNING
+        self._recorder.event("run-started", 0.0, nodes=len(self.handles), ports=int(self.schedule.port_start[-1]))
+        self._record_change(None, self._state)
+        if self._prober is None:
+            raise SkyrackError("run() comes after start()")
+        self._prober.start()
+        for step in range(1, self.schedule.n_step):
+            await self._pace(step)
+            if self._stop.is_set():
+                break
+            self._step(step)
+        else:
+            if hold:
+                self.phase = Phase.HOLDING
+                await self._stop.wait()
+        self.phase = Phase.ENDING
+        self._recorder.event("run-ended", self.t_s, overruns=self.overruns)
+
+    async def close(self) -> None:
+        """End everything that `start` started, in reverse, whatever state it is in. Idempotent."""
+        self.phase = Phase.ENDING
+        if self._prober is not None:
+            await asyncio.to_thread(self._prober.stop)
+        if self._desk is not None:
+            await self._desk.close()
+        await asyncio.gather(*(agent.close() for agent in self.agents.values()))
+        self.agents = {}
+        if self._shaper is not None:
+            self._shaper.close()
+        if self._routes is not None:
+            self._routes.close()
+        await asyncio.to_thread(self.runtime.remove, self.place.run_id)
+        if self.panel is not None:
+            self.panel.close()
+
+    # --- the step ---
+
+    async def _pace(self, step: int) -> None:
+        """Sleep until a step is due, or a stop is asked for."""
+        delay_s = self._started_mono_s + step * self.timeline.step_s - time.monotonic()
+        if delay_s > 0:
+            try:
+                await asyncio.wait_for(self._stop.wait(), delay_s)
+            except TimeoutError:
+                return
+
+    def _step(self, step: int) -> None:
+        """Make the fabric as one step commands, read it back, and write down how that went."""
+        began_mono_s, began_cpu_s = time.monotonic(), time.thread_time()
+        before, state = self._state, self.schedule.at(step)
+        shaping = state.shaping.changed_from(before.shaping)
+        routes = self._route_changes(before, state)
+        self._apply(shaping, routes)
+        self._state = state
+        drift = self._repair_drift() if step % READ_BACK_EVERY_STEPS == 0 else 0
+        self._record_change(before, state)
+        ended_mono_s = time.monotonic()
+        due_mono_s = self._started_mono_s + step * self.timeline.step_s
+        self.overruns += ended_mono_s > due_mono_s + self.timeline.step_s
+        self._recorder.step(
+            StepRecord(
+                step=step,
+                t_s=state.t_s,
+                late_ms=(began_mono_s - due_mono_s) * 1e3,
+                took_ms=(ended_mono_s - began_mono_s) * 1e3,
+                cpu_ms=(time.thread_time() - began_cpu_s) * 1e3,
+                links_up=int(state.usable.sum()),
+                directions_changed=len(shaping),
+                routes_changed=len(routes),
+                drift=drift,
+            )
+        )
+
+    def _apply(self, shaping: ShapingPlan, routes: RouteChanges) -> None:
+        """New and changed links first, then routes, then what goes dark: made before the old is broken."""
+        if self._shaper is None or self._routes is None:
+            raise SkyrackError("the fabric is not up")
+        self._shaper.apply(shaping.only(shaping.peer != DARK))
+        self._routes.apply(routes)
+        self._shaper.apply(shaping.only(shaping.peer == DARK))
+
+    def _route_changes(self, before: Commanded | None, state: Commanded) -> RouteChanges:
+        """The host routes that differ from those of the step before."""
+        previous = np.full_like(state.next_port, NO_ROUTE) if before is None else before.next_port
+        node, destination = np.nonzero(state.next_port != previous)
+        return RouteChanges(node, destination, state.next_port[node, destination])
+
+    def _repair_drift(self) -> int:
+        """Compare the kernel's state with what is commanded, command again what differs, and say how much did."""
+        if self._shaper is None:
+            return 0
+        drifted = self._state.shaping.changed_from(self._shaper.read_back())
+        self._shaper.apply(drifted)
+        return len(drifted)
+
+    # --- the record ---
+
+    def _record_change(self, before: Commanded | None, state: Commanded) -> None:
+        """Write down which links came and went, which ground nodes changed satellites, which faults began and ended."""
+        old = set() if before is None else set(before.sky.link[before.usable].tolist())
+        new = set(state.sky.link[state.usable].tolist())
+        for kind, changed in (("link-up", new - old), ("link-down", old - new)):
+            for link in sorted(changed):
+                a, b, link_kind = self._ends(link)
+                self._recorder.event(kind, state.t_s, a=a, b=b, link=link_kind.name.lower())
+        if before is not None:
+            lost, won = self._served(old - new), self._served(new - old)
+            for ground in sorted(lost.keys() & won.keys()):
+                self._recorder.event("handover", state.t_s, ground=ground, before=lost[ground], after=won[ground])
+        old_faults = set() if before is None else set(self.schedule.faults.active(before.t_s))
+        new_faults = set(self.schedule.faults.active(state.t_s))
+        for kind, faults in (("fault-on", new_faults - old_faults), ("fault-off", old_faults - new_faults)):
+            for fault in sorted(faults, key=lambda fault: fault.target):
+                self._recorder.event(kind, state.t_s, target=fault.target, fault=fault.kind, mode=fault.mode)
+                verb = "begins" if kind == "fault-on" else "ends"
+                self._narrator.say(f"{fault.kind} of {fault.target} {verb} ({fault.mode})")
+
+    def _ends(self, link: int) -> tuple[str, str, LinkKind]:
+        """The names at both ends of a link, and its kind."""
+        links, nodes = self.timeline.links, self.timeline.nodes
+        return nodes[int(links.a[link])].name, nodes[int(links.b[link])].name, LinkKind(int(links.kind[link]))
+
+    def _served(self, links: set[int]) -> dict[str, str]:
+        """Ground node → satellite, for those of the links that are GSLs."""
+        served = {}
+        for link in links:
+            a, b, kind = self._ends(link)
+            if kind is LinkKind.GSL:
+                a_is_ground = self.timeline.nodes[self.index_of[a]].role is not Role.SATELLITE
+                served[a if a_is_ground else b] = b if a_is_ground else a
+        return served
+
+    def _on_probe(self, result: ProbeResult) -> None:
+        """Hold a measured round trip against what was commanded when the probe left. Called from the prober's thread."""
+        a, b = self._pairs[result.pair]
+        state = self._state
+        commanded = self.schedule.round_trip_us(state, self.index_of[a], self.index_of[b])
+        commanded_rtt_us, hops = commanded or (None, 0)
+        self.probed[result.pair] = Probed(a, b, commanded_rtt_us, result.rtt_us)
+        self._recorder.sample(
+            Sample(
+                t_s=result.sent_mono_s - self._started_mono_s,
+                kind="link" if hops == 1 else "path",
+                a=a,
+                b=b,
+                hops=hops,
+                commanded_rtt_us=commanded_rtt_us,
+                measured_rtt_us=result.rtt_us,
+            )
+        )
+
+    def _on_job(self, entry: GatewayJob) -> None:
+        """Write down a job's new state or reason, and tell the user."""
+        job, cause = entry.job, "" if entry.job.state in FINAL else self.cause_of_wait(entry)
+        reason = f"{job.reason}; {cause}" if cause else job.reason
+        state, on_node = state_name(job.state), job.spec.on_node or entry.via
+        self._recorder.job(
+            JobRecord(entry.via, job.spec.id, on_node, state, reason, job.moved_bytes, self.t_s, job.spec.id)
+        )
+        self._narrator.say(f"job {job.spec.id} on {on_node}: {state} ({reason})")
+
+    # --- parts of start ---
+
+    def _spec(self, index: int) -> NodeSpec:
+        """What the runtime needs to know of a node."""
+        node, resources = self.timeline.nodes[index], self.scenario.resources
+        return NodeSpec(
+            run_id=self.place.run_id,
+            index=index,
+            name=node.name,
+            role=node.role,
+            address=node_address(index),
+            control_dir=self.place.control_dir(index),
+            store_dir=self.place.store_dir(index),
+            hosts_file=self.place.hosts_file,
+            memory_bytes=resources.memory_bytes,
+            cpu_limit=resources.cpu_limit,
+            pids_limit=resources.pids_limit,
+        )
+
+    async def _meet_agents(self) -> None:
+        """Wait until every agent answers on its control plane."""
+        counter = itertools.count(1)
+
+        async def meet(handle: NodeHandle) -> None:
+            agent = AgentClient(handle.spec.control_dir / "control.sock")
+            self.agents[handle.spec.name] = agent
+            await agent.wait_ready(AGENT_READY_S)
+            self._narrator.progress("Agents answering", next(counter), len(self.handles))
+
+        await asyncio.gather(*(meet(handle) for handle in self.handles))
+
+    def _probe_ends(self, a: str, b: str) -> tuple[NodeHandle, NodeHandle]:
+        """The nodes at both ends of a probe."""
+        return self.handles[self.index_of[a]], self.handles[self.index_of[b]]

@@ -1,0 +1,183 @@
+"""The composition root: from a scenario's name to a run that has ended, with everything it made removed.
+
+The order is: what costs nothing and may fail (input, machine) first; then the sky, then the machine is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from controller import runs
+from controller.api.server import STOP_GRACE_S, serve
+from controller.doctor import diagnose, require
+from controller.emulation import Emulation, Phase
+from controller.errors import InputError, SkyrackError
+from controller.fabric.choose import ShaperChoice, choose_shaper
+from controller.fabric.panel import panel_run_ids, remove_panel
+from controller.faults import FaultSchedule
+from controller.narrator import Narrator
+from controller.planner import plan
+from controller.record.model import Manifest, WorkloadResult
+from controller.record.recorder import Recorder
+from controller.record.report import write_report
+from controller.runs import RunPlace
+from controller.runtime.contract import Runtime
+from controller.runtime.docker import DockerRuntime
+from controller.scenario.load import parse_scenario, read_source
+from controller.scenario.model import Scenario
+from controller.schedule import Schedule
+from controller.timeline import Timeline
+
+Workload = Callable[[Emulation], Awaitable[Sequence[WorkloadResult]]]
+"""What runs on an emulation beside its sky, from when it is up."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the user asked of a run."""
+
+    scenario: str  # a preset's name, or a file
+    runtime: str = "docker"
+    shaper: str = "auto"
+    duration_s: float | None = None  # None: the scenario's
+    out_dir: Path | None = None  # None: runs/<scenario>-<time>
+    hold: bool = False  # stay when the timeline has ended, until stopped
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that is over."""
+
+    out_dir: Path
+    summary: dict[str, object]
+
+
+def prepared(options: RunOptions) -> Scenario:
+    """The scenario that a run will use. Raises InputError."""
+    return parse_scenario(read_source(options.scenario), duration_s=options.duration_s)
+
+
+def open_runtime(name: str) -> Runtime:
+    """The runtime of a name. Raises InputError or MachineError."""
+    if name == "docker":
+        return DockerRuntime()
+    raise InputError(f"runtime {name!r} is not supported yet; --runtime docker is")
+
+
+def sweep(everything: bool) -> list[str]:
+    """Remove what killed runs left; with `everything`, end the runs that live too. The ids of the runs removed."""
+    return runs.sweep(everything, [open_runtime("docker")], panel_run_ids, remove_panel)
+
+
+def default_out_dir(scenario: Scenario) -> Path:
+    """A new folder below the present one."""
+    return Path("runs") / f"{scenario.name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
+
+
+async def launch(
+    options: RunOptions,
+    narrator: Narrator,
+    workload: Workload | None = None,
+    on_ready: Callable[[Emulation], None] | None = None,
+) -> Ended:
+    """Run a scenario to its end. Raises InputError, MachineError or SkyrackError; nothing of the run is left either way."""
+    scenario = prepared(options)
+    require(diagnose(len(scenario.node_names)))
+    runtime = open_runtime(options.runtime)
+    choice = choose_shaper(options.shaper)
+    narrator.say(f"shaper: {choice.name} ({choice.reason})")
+    for run_id in sweep(everything=False):
+        narrator.say(f"removed what the killed run {run_id} had left")
+    timeline = plan(scenario)
+    narrator.say(f"sky: {len(timeline.nodes)} nodes, {len(timeline.t_s)} steps, {timeline.content_hash}")
+    schedule = Schedule.of(timeline, FaultSchedule.from_scenario(scenario, timeline))
+    out_dir = (options.out_dir or default_out_dir(scenario)).resolve()
+    with RunPlace.create(scenario.name, out_dir, len(timeline.nodes)) as place:
+        manifest = _manifest(scenario, timeline, place, runtime, choice)
+        recorder = Recorder(out_dir, manifest)
+        emulation = Emulation(scenario, schedule, place, runtime, choice, recorder, narrator)
+        try:
+            await _live(emulation, out_dir, recorder, options.hold, workload, on_ready)
+        finally:
+            try:
+                await emulation.close()
+            finally:
+                summary = recorder.close()
+    narrator.say("writing the report")
+    write_report(out_dir, timeline)
+    return Ended(out_dir, summary)
+
+
+async def _live(
+    emulation: Emulation,
+    out_dir: Path,
+    recorder: Recorder,
+    hold: bool,
+    workload: Workload | None,
+    on_ready: Callable[[Emulation], None] | None,
+) -> None:
+    """Start the emulation, answer on its socket, and run it beside its workload."""
+    loop, this = asyncio.get_running_loop(), asyncio.current_task()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _asked_to_end, emulation, this)
+    server = await serve(emulation, out_dir)
+    tasks: list[asyncio.Task[Any]] = []
+    try:
+        await emulation.start()
+        tasks.append(asyncio.create_task(emulation.run(hold), name="sky"))
+        if on_ready is not None:
+            on_ready(emulation)
+        if workload is not None:
+            tasks.append(asyncio.create_task(_work(workload, emulation, recorder), name="workload"))
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        if tasks[0] in done and len(done) < len(tasks):
+            raise SkyrackError("the run ended before its workload did; a longer --duration gives it time")
+        await tasks[0]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.stop(STOP_GRACE_S)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _work(workload: Workload, emulation: Emulation, recorder: Recorder) -> None:
+    """Run the workload and record what came of it."""
+    for result in await workload(emulation):
+        recorder.workload(emulation.t_s, result)
+
+
+def _asked_to_end(emulation: Emulation, task: asyncio.Task[Any] | None) -> None:
+    """A signal: a run that is up ends in order, one that is still starting is broken off."""
+    if emulation.phase is Phase.STARTING and task is not None:
+        task.cancel()
+    emulation.request_stop()
+
+
+def _manifest(
+    scenario: Scenario, timeline: Timeline, place: RunPlace, runtime: Runtime, choice: ShaperChoice
+) -> Manifest:
+    """What the record says of the run before it starts."""
+    return Manifest.here(
+        run_id=place.run_id,
+        scenario_name=scenario.name,
+        scenario_text=scenario.text,
+        timeline_hash=timeline.content_hash,
+        seed=scenario.seed,
+        epoch_utc=timeline.epoch_utc,
+        duration_s=scenario.duration_s,
+        step_s=scenario.step_s,
+        runtime=runtime.name,
+        engine_version=runtime.engine_version(),
+        shaper=choice.name,
+        shaper_reason=choice.reason,
+    )

@@ -1,0 +1,1 @@
+"""Jobs worth flying: what the demo runs on a constellation, on real bytes."""

@@ -1,0 +1,146 @@
+"""Hot spots in an Earth-observation scene: searched on the ground after a bent pipe, and in orbit.
+
+A satellite captures a scene of 24 MB. *Bent pipe*: the scene goes down to the gateway and is searched there. *In orbit*:
+the search runs on the satellite, and only the finding goes down. Both must find the same; then a second scene is sent
+down just before the scenario's blackout of the gateway, waits it out, and completes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from importlib import resources
+
+import numpy as np
+
+from controller.emulation import Emulation
+from controller.errors import SkyrackError
+from controller.jobs.desk import state_name
+from controller.narrator import Narrator
+from controller.record.model import WorkloadResult
+from controller.timeline import Role
+from protos.skyrack.v1 import jobs_pb2
+
+SETTLE_S = 5.0
+BLACKOUT_LEAD_S = 2.0
+
+
+class HotSpots:
+    """The workload on one emulation, through one gateway."""
+
+    def __init__(self, emulation: Emulation, narrator: Narrator) -> None:
+        self._emulation, self._narrator = emulation, narrator
+        timeline = emulation.timeline
+        gateways = [node.name for node in timeline.nodes if node.role is Role.GATEWAY]
+        if not gateways:
+            raise SkyrackError("the hot-spot workload needs a gateway in the scenario")
+        blacked_out = [fault.target for fault in emulation.scenario.faults if fault.target in gateways]
+        self.gateway = (blacked_out or gateways)[0]
+        self.satellite = ""
+
+    async def run(self) -> list[WorkloadResult]:
+        """All of it. Raises SkyrackError if a job fails or the findings differ."""
+        emulation, seed = self._emulation, self._emulation.scenario.seed
+        await emulation.until(SETTLE_S)
+        self.satellite = self._farthest_satellite()
+        self._narrator.say(f"the scene lies under {self.satellite}; the gateway is {self.gateway}")
+        self._search = await self._put_script("find_hot_spots.py")
+        self._capture = await self._put_script("capture_scene.py")
+        first = await self._take_scene("scene-1", seed)
+        outcomes = [
+            await self._insight("bent pipe", "bent-pipe-1", first, on_node=self.gateway),
+            await self._insight("in orbit", "in-orbit-1", first, on_node=self.satellite),
+        ]
+        blackouts = [f for f in emulation.scenario.faults if f.target == self.gateway and f.at_s > emulation.t_s]
+        if blackouts and blackouts[0].at_s + blackouts[0].duration_s < emulation.scenario.duration_s:
+            second = await self._take_scene("scene-2", seed + 1)
+            await emulation.until(blackouts[0].at_s - BLACKOUT_LEAD_S)
+            outcomes.append(
+                await self._insight("bent pipe across a blackout", "bent-pipe-2", second, on_node=self.gateway)
+            )
+        if outcomes[0].finding_digest != outcomes[1].finding_digest:
+            raise SkyrackError("the bent pipe and the search in orbit found different things in one scene")
+        return outcomes
+
+    def _farthest_satellite(self) -> str:
+        """The satellite with the longest commanded round trip to the gateway: the one that gains most in orbit."""
+        emulation, state = self._emulation, self._emulation.state
+        gateway = emulation.index_of[self.gateway]
+        round_trips_us = [
+            trip[0] if (trip := emulation.schedule.round_trip_us(state, gateway, index)) else -1
+            for index, node in enumerate(emulation.timeline.nodes)
+            if node.role is Role.SATELLITE
+        ]
+        return emulation.timeline.nodes[int(np.argmax(round_trips_us))].name
+
+    async def _put_script(self, name: str) -> str:
+        """Bring a script to the gateway."""
+        text = resources.files("controller.workloads").joinpath("scripts", name).read_bytes()
+        info = await self._emulation.desk.gateway(self.gateway).put_bytes(text)
+        return info.object
+
+    async def _take_scene(self, job_id: str, seed: int) -> dict[str, jobs_pb2.JobOutput]:
+        """Have the satellite capture a scene and keep it. Its outputs by name."""
+        spec = jobs_pb2.JobSpec(
+            id=job_id, on_node=self.satellite, script_object=self._capture, arguments=[str(seed)],
+            keep_outputs_on_node=True,
+        )  # fmt: skip
+        job = await self._done(spec)
+        return {output.name: output for output in job.outputs}
+
+    async def _insight(
+        self, label: str, job_id: str, scene: dict[str, jobs_pb2.JobOutput], on_node: str
+    ) -> WorkloadResult:
+        """Search a scene somewhere, with the finding brought to the gateway, and measure it."""
+        captured = scene["scene.npy"]
+        spec = jobs_pb2.JobSpec(
+            id=job_id,
+            on_node=on_node,
+            script_object=self._search,
+            inputs=[jobs_pb2.JobInput(object=captured.object, at_node=self.satellite)],
+        )
+        before_bytes, began_mono_s = self._emulation.ground_bytes(self.gateway), time.monotonic()
+        job = await self._done(spec)
+        elapsed_s = time.monotonic() - began_mono_s
+        ground_bytes = self._emulation.ground_bytes(self.gateway) - before_bytes
+        output = next(output for output in job.outputs if output.name == "finding.json")
+        finding = await self._emulation.desk.gateway(self.gateway).get_bytes(output.object)
+        spots = json.loads(finding)["hot_spots"]
+        truth = await self._truth(scene["truth.json"])
+        expected = [(s["row"], s["column"], s["size_pixels"] ** 2) for s in truth]
+        if [(s["row"], s["column"], s["pixels"]) for s in spots] != expected:
+            raise SkyrackError(f"job {job_id} did not find the hot spots that were put into its scene")
+        return WorkloadResult(
+            way=label,
+            job=job_id,
+            satellite=self.satellite,
+            gateway=self.gateway,
+            time_to_insight_s=elapsed_s,
+            ground_link_bytes=ground_bytes,
+            finding=f"{len(spots)} hot spots",
+            finding_digest=f"sha256:{hashlib.sha256(finding).hexdigest()}",
+        )
+
+    async def _truth(self, output: jobs_pb2.JobOutput) -> list[dict[str, int]]:
+        """What was put into a scene, fetched from the satellite by a job that copies it."""
+        spec = jobs_pb2.JobSpec(
+            id=f"truth-{output.object[-12:]}",
+            on_node=self.gateway,
+            command=jobs_pb2.JobSpec.Command(argv=["sh", "-c", 'cp "$SKYRACK_INPUTS" "$SKYRACK_OUTPUT_DIR/truth.json"']),
+            inputs=[jobs_pb2.JobInput(object=output.object, at_node=self.satellite)],
+        )
+        job = await self._done(spec)
+        text = await self._emulation.desk.gateway(self.gateway).get_bytes(job.outputs[0].object)
+        truth: list[dict[str, int]] = json.loads(text)
+        return truth
+
+    async def _done(self, spec: jobs_pb2.JobSpec) -> jobs_pb2.Job:
+        """A job, submitted and succeeded. Raises SkyrackError if it ends otherwise."""
+        desk = self._emulation.desk
+        await desk.submit(self.gateway, spec)
+        job = (await desk.finished(spec.id)).job
+        if job.state != jobs_pb2.JOB_STATE_SUCCEEDED:
+            tail = job.stderr.decode(errors="replace").strip()
+            raise SkyrackError(f"job {spec.id} ended as {state_name(job.state)}: {job.reason} {tail}".strip())
+        return job

@@ -1,0 +1,85 @@
+"""The rules of the house about who may import whom, walked over every import of the source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PURE_ROOMS = ("orbit", "links", "scenario", "timeline", "faults", "planner", "schedule")
+PURE_LIBRARIES = {"numpy", "scipy", "sgp4", "pydantic", "pydantic_core"}
+PURE_FORBIDDEN_STDLIB = {"socket", "asyncio", "subprocess", "threading", "time", "select", "signal", "multiprocessing"}
+OWNERS = {
+    "docker": ("controller/runtime/docker.py",),
+    "pyroute2": ("controller/fabric/", "controller/runtime/namespace.py"),
+    "sgp4": ("controller/orbit/",),
+    "grpc": ("controller/api/", "controller/agents.py", "node_agent/"),
+    "plotly": ("controller/record/",),
+    "rich": ("controller/cli/",),
+    "click": ("controller/cli/",),
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in the file the import stands."""
+    for item in ast.walk(ast.parse(path.read_text())):
+        if isinstance(item, ast.Import):
+            yield from (alias.name for alias in item.names)
+        elif isinstance(item, ast.ImportFrom):
+            assert item.level == 0, f"{path}: relative import"
+            yield item.module or ""
+
+
+def sources() -> list[Path]:
+    """The project's own source files, without the generated stubs."""
+    return sorted(path for room in ("controller", "node_agent") for path in (ROOT / room).rglob("*.py"))
+
+
+def place(path: Path) -> str:
+    """A file's path from the root, with slashes."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def is_pure(path: Path) -> bool:
+    """Whether a file belongs to a pure room."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[0] == "controller" and parts[1] in PURE_ROOMS
+
+
+def test_the_walk_sees_the_house() -> None:
+    """The rules below are held against real files, and every pure room exists."""
+    assert {path.relative_to(ROOT).with_suffix("").parts[1] for path in sources() if is_pure(path)} == set(PURE_ROOMS)
+
+
+@pytest.mark.parametrize("path", [path for path in sources() if is_pure(path)], ids=place)
+def test_pure_rooms_import_only_pure_things(path: Path) -> None:
+    """Pure rooms use the standard library (no sockets, clocks or processes), numpy, scipy, sgp4, pydantic and each other."""
+    for module in imports(path):
+        top, *rest = module.split(".")
+        assert top not in PURE_FORBIDDEN_STDLIB, f"{place(path)} imports {module}"
+        if top == "controller":
+            assert rest[0] in (*PURE_ROOMS, "errors") or module == "controller.fabric.plan", (
+                f"{place(path)} imports {module}"
+            )
+        else:
+            assert top not in ("node_agent", "protos"), f"{place(path)} imports {module}"
+            third_party = top in {*OWNERS, "google", "requests"} - PURE_LIBRARIES
+            assert not third_party, f"{place(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", sources(), ids=place)
+def test_each_library_has_its_room(path: Path) -> None:
+    """docker, netlink, grpc, sgp4, plotly, rich and click are each imported where they belong, and nowhere else."""
+    for module in imports(path):
+        allowed = OWNERS.get(module.split(".")[0])
+        assert allowed is None or place(path).startswith(allowed), f"{place(path)} imports {module}"
+
+
+def test_controller_and_agent_share_only_the_wire() -> None:
+    """Neither program imports the other."""
+    for path in sources():
+        other = "node_agent" if place(path).startswith("controller/") else "controller"
+        assert other not in {module.split(".")[0] for module in imports(path)}, place(path)
