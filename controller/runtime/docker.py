@@ -1,0 +1,303 @@
+"""Nodes as Docker containers: no network of their own, no capability, a read-only root.
+
+The only file that imports docker.
+
+Everything made here carries the labels `skyrack.run` and `skyrack.node`, and nothing without them is ever touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import docker.errors
+import requests
+from docker.types import LogConfig, Mount
+
+from controller.errors import MachineError, SkyrackError
+from controller.runtime.contract import NodeHandle, NodeSpec
+from controller.runtime.exec_stream import HijackedExec, open_exec_stream
+from controller.runtime.image import node_image
+
+RUN_LABEL = "skyrack.run"
+NODE_LABEL = "skyrack.node"
+NODE_UID = 10001
+NODE_GID = 10001
+AGENT_PORT = 7070
+MINIMUM_API_VERSION = (1, 41)  # Docker Engine 20.10
+ENGINE_TIMEOUT_S = 120
+START_THREADS = 8
+REMOVE_THREADS = 8
+REMOVE_DEADLINE_S = 120.0
+# A request that a killed controller left with the engine may still make a container after it was counted.
+SETTLE_S = 0.5
+RETRY_S = 0.2
+TMPFS = {"/tmp": "rw,nosuid,nodev,size=64m,mode=1777"}  # noqa: S108  (the container's own)
+
+NO_ENGINE = "start Docker Engine, or run `make setup`, which installs and starts it"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What the engine says of itself."""
+
+    version: str
+    api_version: str
+    cgroup_version: str
+    cgroup_driver: str
+    storage_driver: str
+    root_dir: Path
+
+    @property
+    def api_is_enough(self) -> bool:
+        """Whether the engine speaks the oldest API that skyrack is written for."""
+        return tuple(int(part) for part in self.api_version.split(".")) >= MINIMUM_API_VERSION
+
+
+def socket_path() -> str:
+    """The engine's Unix socket. Raises MachineError when DOCKER_HOST names another machine."""
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    scheme, _, path = host.partition("://")
+    if scheme != "unix":
+        raise MachineError(
+            f"DOCKER_HOST is {host}: skyrack shares folders and network namespaces with its nodes, so it needs an "
+            "engine on this machine; unset DOCKER_HOST, or set it to unix:///var/run/docker.sock"
+        )
+    return path
+
+
+def _unreachable(error: BaseException) -> MachineError:
+    """Why the engine could not be asked, from the innermost cause that says so."""
+    path = socket_path()
+    text = repr(error)  # docker-py and requests wrap the cause several times, sometimes only as text
+    if "PermissionError" in text:
+        return MachineError(f"no permission to use Docker ({path}): run as root, through sudo")
+    if "FileNotFoundError" in text or "ConnectionRefusedError" in text:
+        return MachineError(f"Docker Engine does not run (nobody answers at {path}): {NO_ENGINE}")
+    if isinstance(error, requests.Timeout):
+        return MachineError(f"Docker Engine ({path}) does not answer within {ENGINE_TIMEOUT_S} s: restart it")
+    return MachineError(f"Docker Engine ({path}) cannot be used: {error}")
+
+
+@contextmanager
+def engine_errors(doing: str) -> Iterator[None]:
+    """Turn what docker-py raises into one clear error. `doing` completes "Docker could not …"."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise SkyrackError(f"Docker could not {doing}: {error.explanation or error}") from error
+    except (docker.errors.DockerException, requests.RequestException) as error:
+        raise _unreachable(error) from error
+
+
+def connect() -> docker.DockerClient:
+    """A client of this machine's engine, safe to use from several threads. Raises MachineError."""
+    try:
+        return docker.DockerClient(
+            base_url=f"unix://{socket_path()}",
+            version="auto",
+            timeout=ENGINE_TIMEOUT_S,
+            max_pool_size=max(START_THREADS, REMOVE_THREADS) + 2,
+        )
+    except (docker.errors.DockerException, requests.RequestException) as error:
+        raise _unreachable(error) from error
+
+
+def ask_engine() -> Engine:
+    """What the engine says of itself. Raises MachineError."""
+    client = connect()
+    try:
+        with engine_errors("say what it is"):
+            info = client.info()
+            version = client.version()
+    finally:
+        client.close()
+    return Engine(
+        version=version["Version"],
+        api_version=version["ApiVersion"],
+        cgroup_version=info.get("CgroupVersion", "1"),
+        cgroup_driver=info["CgroupDriver"],
+        storage_driver=info["Driver"],
+        root_dir=Path(info["DockerRootDir"]),
+    )
+
+
+def image_bytes(image: str) -> int | None:
+    """The size of an image, or None when the engine does not have it. Raises MachineError."""
+    client = connect()
+    try:
+        with engine_errors(f"look for the image {image}"):
+            return int(client.images.get(image).attrs["Size"])
+    except SkyrackError as error:
+        if isinstance(error.__cause__, docker.errors.ImageNotFound):
+            return None
+        raise
+    finally:
+        client.close()
+
+
+class DockerRuntime:
+    """The runtime contract over Docker Engine's API. Safe to use from any thread."""
+
+    name = "docker"
+
+    def __init__(self, image: str | None = None) -> None:
+        """Connect to the engine. `image` is the image that belongs to this source when none is named.
+
+        Raises MachineError: no engine, no permission, an engine that is too old.
+        """
+        self._image = image or node_image()
+        self._client = connect()
+        spoken = self._client.version()["ApiVersion"]
+        if tuple(int(part) for part in spoken.split(".")) < MINIMUM_API_VERSION:
+            raise MachineError(f"Docker Engine speaks API {spoken}: skyrack needs 1.41 (Docker Engine 20.10) or newer")
+
+    def start(self, specs: Sequence[NodeSpec], on_started: Callable[[int], None]) -> list[NodeHandle]:
+        """Start all nodes, several at a time; see the contract."""
+        self._require_image()
+        handles: dict[str, NodeHandle] = {}
+        with ThreadPoolExecutor(START_THREADS, thread_name_prefix="node-start") as pool:
+            futures = [pool.submit(self._start_one, spec) for spec in specs]
+            try:
+                for future in as_completed(futures):
+                    handle = future.result()
+                    handles[handle.spec.name] = handle
+                    on_started(len(handles))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [handles[spec.name] for spec in specs]
+
+    def exec(self, node: NodeHandle, argv: Sequence[str]) -> int:
+        """Run a command in the node, with the caller's terminal if any; see the contract. Uses `node.id` alone."""
+        tty = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+        environment = {"TERM": os.environ.get("TERM", "dumb")} if tty else {}
+        api = self._client.api
+        with engine_errors(f"run {argv[0]} in {node.spec.name}"):
+            exec_id = api.exec_create(node.id, list(argv), stdin=True, tty=tty, environment=environment)["Id"]
+        request = json.dumps({"Detach": False, "Tty": tty}).encode()
+        stream = open_exec_stream(socket_path(), f"/v{api.api_version}/exec/{exec_id}/start", request)
+        with HijackedExec(stream, tty) as running:
+            running.run(lambda rows, columns: api.exec_resize(exec_id, height=rows, width=columns))
+        with engine_errors(f"say how {argv[0]} ended in {node.spec.name}"):
+            return int(api.exec_inspect(exec_id)["ExitCode"])
+
+    def alive(self, run_id: str) -> set[str]:
+        """Names of the run's nodes that run now."""
+        return {labels[NODE_LABEL] for labels in self._labels(f"{RUN_LABEL}={run_id}", running_only=True).values()}
+
+    def remove(self, run_id: str) -> int:
+        """Remove every container of the run, and wait until none is left; see the contract.
+
+        Raises SkyrackError when some are still there after REMOVE_DEADLINE_S, with the engine's reason.
+        """
+        deadline_mono_s = time.monotonic() + REMOVE_DEADLINE_S
+        seen: set[str] = set()
+        was_empty = False
+        refusals: list[str] = []
+        with ThreadPoolExecutor(REMOVE_THREADS, thread_name_prefix="node-remove") as pool:
+            while True:
+                present = self._labels(f"{RUN_LABEL}={run_id}")
+                if not present and was_empty:
+                    return len(seen)
+                if present and time.monotonic() > deadline_mono_s:
+                    why = refusals[0] if refusals else "removal goes on without end"
+                    raise SkyrackError(f"Docker did not remove {len(present)} containers of run {run_id}: {why}")
+                was_empty = not present
+                seen |= present.keys()
+                refusals = [refusal for refusal in pool.map(self._remove_one, present) if refusal]
+                time.sleep(SETTLE_S if was_empty else RETRY_S if refusals else 0.0)
+
+    def run_ids(self) -> set[str]:
+        """The runs of which the engine still holds a container."""
+        return {labels[RUN_LABEL] for labels in self._labels(RUN_LABEL).values()}
+
+    def close(self) -> None:
+        """Let the connections to the engine go. What runs stays."""
+        self._client.close()
+
+    def _labels(self, label: str, running_only: bool = False) -> dict[str, dict[str, str]]:
+        """The labels of every container that carries a label, by the container's id."""
+        with engine_errors("list containers"):
+            found = self._client.api.containers(all=not running_only, filters={"label": [label]})
+        return {container["Id"]: container["Labels"] for container in found}
+
+    def _require_image(self) -> None:
+        if image_bytes(self._image) is None:
+            raise MachineError(f"the node image {self._image} has not been built: run `make setup`")
+
+    def _start_one(self, spec: NodeSpec) -> NodeHandle:
+        for folder in (spec.control_dir, spec.store_dir):
+            os.chown(folder, NODE_UID, NODE_GID)
+        with engine_errors(f"start the node {spec.name}"):
+            api = self._client.api
+            container_id = api.create_container(
+                image=self._image,
+                command=agent_arguments(spec),
+                name=f"skyrack-{spec.run_id}-{spec.name}",
+                hostname=spec.name,
+                user=f"{NODE_UID}:{NODE_GID}",
+                labels={RUN_LABEL: spec.run_id, NODE_LABEL: spec.name},
+                host_config=api.create_host_config(
+                    network_mode="none",
+                    cap_drop=["ALL"],
+                    security_opt=["no-new-privileges"],
+                    read_only=True,
+                    tmpfs=TMPFS,
+                    mounts=[
+                        Mount("/run/skyrack", str(spec.control_dir), type="bind"),
+                        Mount("/var/lib/skyrack", str(spec.store_dir), type="bind"),
+                        Mount("/etc/hosts", str(spec.hosts_file), type="bind", read_only=True),
+                    ],
+                    mem_limit=spec.memory_bytes,
+                    memswap_limit=spec.memory_bytes,
+                    nano_cpus=int(spec.cpu_limit * 1e9),
+                    pids_limit=spec.pids_limit,
+                    restart_policy={"Name": "no"},
+                    log_config=LogConfig(type="local", config={"max-size": "1m", "max-file": "1"}),
+                    init=True,
+                ),
+            )["Id"]
+            api.start(container_id)
+            state = api.inspect_container(container_id)["State"]
+            if not state["Running"]:
+                last_words = api.logs(container_id, tail=5).decode(errors="replace").strip()
+                raise SkyrackError(
+                    f"the agent of {spec.name} ended at once with exit status {state['ExitCode']}: {last_words}"
+                )
+        pid = int(state["Pid"])
+        return NodeHandle(spec, container_id, pid, Path(f"/proc/{pid}/ns/net"))
+
+    def _remove_one(self, container_id: str) -> str | None:
+        """Ask for one container's end. The engine's reason, when it refuses for now."""
+        try:
+            with engine_errors("remove a container"):
+                self._client.api.remove_container(container_id, v=True, force=True)
+        except SkyrackError as error:
+            cause = error.__cause__
+            if isinstance(cause, docker.errors.NotFound):
+                return None
+            if isinstance(cause, docker.errors.APIError):
+                return str(error)
+            raise
+        return None
+
+
+def agent_arguments(spec: NodeSpec) -> list[str]:
+    """The agent's command line inside a container."""
+    return [
+        *("--name", spec.name),
+        *("--role", spec.role),
+        *("--address", spec.address),
+        *("--port", str(AGENT_PORT)),
+        *("--control-socket", "/run/skyrack/control.sock"),
+        *("--store", "/var/lib/skyrack"),
+    ]

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# What the tests need beyond what skyrack needs. Needs root, unless it is all there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+deploy/apt-install.sh iproute2 iputils-ping iperf3 kmod
+# A kernel with sch_netem, for machines whose own has none. Debian has it for amd64 and i386.
+if [ -x /usr/bin/linux.uml ]; then exit 0; fi
+if apt-cache show user-mode-linux >/dev/null 2>&1 || apt-get update --quiet >/dev/null; then
+    if apt-cache show user-mode-linux >/dev/null 2>&1; then
+        deploy/apt-install.sh user-mode-linux
+        exit 0
+    fi
+fi
+echo "user-mode-linux is not on offer for this machine: tests of netem run on its own kernel, or fail"
