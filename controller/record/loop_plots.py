@@ -1,0 +1,61 @@
+"""How well the loop kept time: how late each step began, how long it took, and what that cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from controller.record.look import BLUE, GREEN, ORANGE, TIME_AXIS, VERMILION, axis, figure
+from controller.record.model import StepRecord
+from controller.record.summary import overran
+
+
+def loop_over_time(steps: Sequence[StepRecord], period_s: float) -> go.Figure:
+    """Late and took, a step; below, the directions and routes that the step changed. Overruns are crossed."""
+    t_s = [step.t_s for step in steps]
+    fig = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.6, 0.4], vertical_spacing=0.09)
+
+    def line(name: str, y: list[float], colour: str, row: int, unit: str) -> None:
+        fig.add_trace(
+            go.Scatter(
+                name=name,
+                x=t_s,
+                y=y,
+                mode="lines",
+                line={"color": colour, "width": 1.4},
+                hovertemplate=f"%{{x:.0f}} s: %{{y:.4~g}}{unit}",
+            ),
+            row,
+            1,
+        )
+
+    line("took", [step.took_ms for step in steps], BLUE, 1, " ms")
+    line("CPU", [step.cpu_ms for step in steps], GREEN, 1, " ms")
+    line("began late by", [step.late_ms for step in steps], ORANGE, 1, " ms")
+    line("directions changed", [step.directions_changed for step in steps], BLUE, 2, "")
+    line("routes changed", [step.routes_changed for step in steps], ORANGE, 2, "")
+    if any(step.drift for step in steps):
+        line("drift", [step.drift for step in steps], VERMILION, 2, " directions")
+    overruns: list[Any] = [step for step in steps if overran(step, period_s)]
+    if overruns:
+        fig.add_trace(
+            go.Scatter(
+                name="overrun",
+                x=[step.t_s for step in overruns],
+                y=[step.late_ms + step.took_ms for step in overruns],
+                mode="markers",
+                marker={"symbol": "x-thin", "size": 10, "line": {"color": VERMILION, "width": 2}},
+                hovertemplate="%{x:.0f} s: ended %{y:.0f} ms after it was due",
+            ),
+            1,
+            1,
+        )
+    fig.update_layout(figure([], 400).layout)
+    fig.update_xaxes(**axis())
+    fig.update_xaxes(title={"text": TIME_AXIS, "standoff": 10}, row=2)
+    fig.update_yaxes(**axis("Per step (ms)", rangemode="tozero"), row=1)
+    fig.update_yaxes(**axis("Changes", rangemode="tozero"), row=2)
+    return fig
