@@ -1,0 +1,1 @@
+"""The patch panel and what shapes, routes and measures on it."""

@@ -1,4 +1,4 @@
-"""What the fabric is asked to be: the complete state of every port's direction, and its difference from step to step."""
+"""What the fabric is asked to be: the complete state of every port's direction, and how it differs between steps."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from controller.timeline import FloatArray, IntArray
+from controller.timeline import BoolArray, FloatArray, IntArray, LinkTable, Sky
 
 DARK = -1
 """The peer of a port that is patched to nothing: what a node sends into it vanishes."""
+
+MTU_BYTES = 1500
+FRAME_BYTES = MTU_BYTES + 14
+"""The largest frame of a port, its Ethernet header included."""
+
+QUEUE_S = (
+    0.05  # a router's buffer of 50 ms: full speed for TCP whose round trip is about as long, no more bloat than that
+)
+QUEUE_FLOOR_BYTES = 64 * FRAME_BYTES
+SEGMENT_S = 0.001  # a frame takes about a millisecond of its link, as a burst of a real sender may
+SEGMENT_CEILING_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -47,18 +58,54 @@ class ShapingPlan:
             & (self.rate_bps == before.rate_bps)
             & (self.loss_ratio == before.loss_ratio)
         )
-        rows = ~same
+        return self.only(~same)
+
+    def only(self, rows: BoolArray) -> ShapingPlan:
+        """Some of the directions. Shape: rows (n,)."""
         return ShapingPlan(
             self.port[rows], self.peer[rows], self.delay_us[rows], self.rate_bps[rows], self.loss_ratio[rows]
         )
 
 
+def shaping_plan(port_start: IntArray, links: LinkTable, sky: Sky, usable: BoolArray) -> ShapingPlan:
+    """The state of every direction of a run at one step.
+
+    Shapes: port_start (n_node + 1,), the first port number of each node, then the number of ports; usable (n_up,),
+    which links of the sky no fault masks.
+    """
+    link = sky.link[usable]
+    port_a = port_start[links.a[link]] + links.port_a[link]
+    port_b = port_start[links.b[link]] + links.port_b[link]
+    plan = ShapingPlan.dark(int(port_start[-1]))
+    for port, peer in ((port_a, port_b), (port_b, port_a)):
+        plan.peer[port] = peer
+        plan.delay_us[port] = sky.delay_us[usable]
+        plan.rate_bps[port] = links.rate_bps[link]
+        plan.loss_ratio[port] = links.loss_ratio[link]
+    return plan
+
+
+def queue_limit_bytes(rate_bps: IntArray) -> IntArray:
+    """What a direction of each rate holds while it waits to be sent."""
+    return np.maximum(QUEUE_FLOOR_BYTES, (rate_bps * QUEUE_S / 8).astype(np.int64))
+
+
+def segment_bytes(rate_bps: IntArray, loss_ratio: FloatArray) -> IntArray:
+    """The largest frame that a sender may hand over for later segmentation (GSO), for directions of each rate and loss.
+
+    Where frames are lost, one segment at a time: a lost frame of many segments would be a burst of losses.
+    """
+    worth = np.clip((rate_bps * SEGMENT_S / 8).astype(np.int64), FRAME_BYTES, SEGMENT_CEILING_BYTES)
+    return np.where(loss_ratio > 0, FRAME_BYTES, worth)
+
+
 class Shaper(Protocol):
     """Imposes shaping plans on the panel's ports. The fabric owns this contract; one conformance suite holds it.
 
-    Delay is one way, from the moment the last bit left the sender: a frame arrives bytes × 8 ÷ rate + delay after it was
-    sent into an idle direction. Loss is independent for each frame. The queue of a direction holds what waits for the
-    rate: `queue_limit_bytes` of it, the rest is dropped.
+    Delay is one way, from the moment the last bit left the sender: a frame arrives bytes × 8 ÷ rate + delay after it
+    was sent into an idle direction. Loss is independent for each frame. The queue of a direction holds what waits for
+    the rate: `queue_limit_bytes` of it, the rest is dropped. Frames of a direction arrive in the order they were sent,
+    also when its delay shrinks.
     """
 
     name: str

@@ -1,0 +1,297 @@
+"""The patch panel: one network namespace a run, and a veth pair for every port of every node.
+
+The panel's end of port number k is `p<k>` in the panel; the node's end carries the port's name in the node. All node
+ends share one MAC, and each has one permanent neighbour, the next hop of every host route: whoever is patched behind
+a port, frames are addressed right, and no ARP ever flows. The panel's ends have another MAC, so that the panel's own
+network stack takes frames for a stranger's and drops them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from controller.errors import InputError
+from controller.fabric import netlink, plan
+from controller.fabric.namespaces import (
+    NAMED,
+    create_namespace,
+    in_namespace,
+    processes_in,
+    remove_namespace,
+    wait_until,
+    write_sysctls,
+)
+from controller.fabric.netlink import FabricError, NetlinkSocket, Refusal, attribute, message
+from controller.timeline import IntArray
+
+PREFIX = "skyrack-"
+NEXT_HOP = "169.254.0.1"
+NODE_MAC = bytes.fromhex("02736b790001")  # locally administered; "sky" in the middle
+PANEL_MAC = bytes.fromhex("02736b790002")
+# Interfaces are numbered by us: known before they are made, clear of lo and of the kernel's own tunnels. The two ends
+# of a port differ: the kernel takes equal numbers for "no peer", and is in no hurry to notice the carrier.
+NODE_FIRST_IFINDEX = 100
+PANEL_FIRST_IFINDEX = 10_000
+LOOPBACK_IFINDEX = 1
+REMOVAL_TIMEOUT_S = 30.0
+
+PANEL_SYSCTLS = {
+    "ipv6/conf/all/disable_ipv6": "1",
+    "ipv6/conf/default/disable_ipv6": "1",
+    "ipv4/ip_forward": "0",
+}
+NODE_SYSCTLS = {
+    "ipv6/conf/all/disable_ipv6": "1",
+    "ipv6/conf/default/disable_ipv6": "1",
+    "ipv4/ip_forward": "1",
+    "ipv4/conf/all/rp_filter": "0",  # a path may come back over another port
+    "ipv4/conf/default/rp_filter": "0",
+    "ipv4/ping_group_range": "0 2147483647",  # ping without capabilities
+}
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_IFINFOMSG = struct.Struct("=BxHiII")
+_IFF_UP = 1
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_GSO_MAX_SIZE = 1, 3, 4, 18, 28, 41
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80
+_IFLA_STATS_LINK_64 = 1
+
+_SEGMENT_ROWS = np.dtype(
+    [
+        *netlink.HEADER_FIELDS,
+        ("family", "=u2"), ("hardware", "=u2"), ("ifindex", "=i4"), ("interface_flags", "=u4"), ("change", "=u4"),
+        ("size_head", netlink.ATTRIBUTE), ("size_bytes", "=u4"),
+    ]
+)  # fmt: skip
+_STATS_ROW = np.dtype(
+    [
+        ("family", "=u4"), ("ifindex", "=i4"), ("mask", "=u4"), ("head", netlink.ATTRIBUTE),
+        ("rx_packets", "=u8"), ("tx_packets", "=u8"), ("rx_bytes", "=u8"), ("tx_bytes", "=u8"),
+    ]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NodePorts:
+    """A node as the panel needs it."""
+
+    network_namespace: Path  # /proc/<pid>/ns/net or /run/netns/<name>
+    address: str  # IPv4, becomes a /32 on lo
+    ports: tuple[str, ...]
+    name: str = ""  # for messages; the address where there is none
+
+    @property
+    def label(self) -> str:
+        """What messages call the node."""
+        return self.name or self.address
+
+
+class Panel:
+    """The panel of one run. Its owner closes it; `remove_panel` does the same after the owner was killed."""
+
+    def __init__(self, run_id: str, namespace: Path) -> None:
+        self.run_id = run_id
+        self.namespace = namespace
+        self.nodes: tuple[NodePorts, ...] = ()
+        self.port_start: IntArray = np.zeros(1, np.int64)  # (n_node + 1,): first port number of each node; their count
+        self.node_sockets: tuple[NetlinkSocket, ...] = ()  # (n_node,), each in its node's namespace
+        self.socket = NetlinkSocket(namespace)
+
+    @classmethod
+    def create(cls, run_id: str) -> Panel:
+        """A new, empty panel. Raises SkyrackError if the run has one, MachineError without permission."""
+        namespace = create_namespace(_namespace_name(run_id))
+        try:
+            in_namespace(namespace, lambda: write_sysctls(PANEL_SYSCTLS))
+            return cls(run_id, namespace)
+        except BaseException:
+            remove_namespace(namespace.name)
+            raise
+
+    @property
+    def n_port(self) -> int:
+        """How many ports the panel has."""
+        return int(self.port_start[-1])
+
+    @property
+    def ifindex(self) -> IntArray:
+        """The panel's end of each port. Shape: (n_port,)."""
+        return np.arange(PANEL_FIRST_IFINDEX, PANEL_FIRST_IFINDEX + self.n_port)
+
+    def port_label(self, port: int) -> str:
+        """What messages call a port."""
+        node = int(np.searchsorted(self.port_start, port, side="right")) - 1
+        return f"port {port} ({self.nodes[node].label} {self.nodes[node].ports[port - int(self.port_start[node])]})"
+
+    def connect(self, nodes: Sequence[NodePorts]) -> None:
+        """Give every node its address, its ports and its neighbours. Once in a panel's life.
+
+        Ports are numbered through: nodes in order, each node's ports in order. Raises FabricError, naming the node.
+        """
+        if self.nodes:
+            raise FabricError(f"panel {self.namespace.name}: its nodes are connected already")
+        sockets: list[NetlinkSocket] = []
+        try:
+            for node in nodes:
+                in_namespace(node.network_namespace, lambda: write_sysctls(NODE_SYSCTLS))
+                sockets.append(NetlinkSocket(node.network_namespace))
+        except OSError as error:
+            raise FabricError(f"cannot enter the network namespace of {node.label}: {error}") from error
+        finally:
+            self.nodes, self.node_sockets = tuple(nodes), tuple(sockets)
+        self.port_start = np.cumsum([0, *(len(node.ports) for node in nodes)])
+        for index, node in enumerate(nodes):
+            self._make_ports(node, int(self.port_start[index]))
+        for node, node_socket in zip(nodes, sockets, strict=True):
+            _raise_refusals(f"cannot address {node.label} as {node.address}", node_socket.send(_node_messages(node)))
+
+    def counters(self) -> tuple[IntArray, IntArray]:
+        """Bytes that came from the nodes and went to the nodes, each by port. Shapes: (n_port,) twice."""
+        request = struct.pack("=B3xII", 0, 0, 1 << (_IFLA_STATS_LINK_64 - 1))
+        size = _STATS_ROW.itemsize
+        listed = self.socket.dump(message(netlink.RTM_GETSTATS, netlink.NLM_F_DUMP, request))
+        rows = np.frombuffer(b"".join(each.body[:size] for each in listed if len(each.body) >= size), _STATS_ROW)
+        rows = rows[(rows["ifindex"] >= PANEL_FIRST_IFINDEX) & (rows["ifindex"] < PANEL_FIRST_IFINDEX + self.n_port)]
+        from_node_bytes, to_node_bytes = np.zeros(self.n_port, np.int64), np.zeros(self.n_port, np.int64)
+        from_node_bytes[rows["ifindex"] - PANEL_FIRST_IFINDEX] = rows["rx_bytes"]
+        to_node_bytes[rows["ifindex"] - PANEL_FIRST_IFINDEX] = rows["tx_bytes"]
+        return from_node_bytes, to_node_bytes
+
+    def limit_segments(self, port: IntArray, size_bytes: IntArray) -> None:
+        """Bound the frames that nodes hand over for later segmentation (GSO), port by port. Shapes: (n,)."""
+        node = np.searchsorted(self.port_start, port, side="right") - 1
+        for index in np.unique(node):
+            mine = node == index
+            rows = netlink.new_rows(_SEGMENT_ROWS, int(mine.sum()), netlink.RTM_SETLINK, 0)
+            rows["ifindex"] = NODE_FIRST_IFINDEX + port[mine] - self.port_start[index]
+            rows["size_head"] = (8, _IFLA_GSO_MAX_SIZE)
+            rows["size_bytes"] = size_bytes[mine]
+            label = self.nodes[int(index)].label
+            _raise_refusals(f"cannot bound the segments of {label}", self.node_sockets[int(index)].send_rows(rows))
+
+    def close(self) -> None:
+        """Remove the panel, and with it every port of the run. Idempotent."""
+        self.socket.close()
+        for node_socket in self.node_sockets:
+            node_socket.close()
+        remove_panel(self.run_id)
+
+    def _make_ports(self, node: NodePorts, first: int) -> None:
+        with node.network_namespace.open("rb") as handle:
+            messages = [_port_message(first + k, k, name, handle.fileno()) for k, name in enumerate(node.ports)]
+            refusals = self.socket.send(messages)
+        if refusals:
+            port = node.ports[refusals[0].row]
+            raise FabricError(f"cannot make port {port} of {node.label}: {refusals[0]}")
+
+
+def remove_panel(run_id: str) -> bool:
+    """Remove what a run has of a panel: its delay line, ports and namespace. False if there was nothing."""
+    namespace = NAMED / _namespace_name(run_id)
+    if not namespace.exists():
+        return False
+    if namespace.is_mount():
+        _end_delay_lines(namespace)
+    return remove_namespace(namespace.name)
+
+
+def panel_run_ids() -> set[str]:
+    """The runs which have a panel on this machine."""
+    if not NAMED.is_dir():
+        return set()
+    return {path.name.removeprefix(PREFIX) for path in NAMED.iterdir() if path.name.startswith(PREFIX)}
+
+
+def _namespace_name(run_id: str) -> str:
+    if not _RUN_ID.fullmatch(run_id):
+        raise InputError(f"run id {run_id!r}: letters, digits, '-', '_' and '.' only, at most 64 of them")
+    return PREFIX + run_id
+
+
+def _end_delay_lines(namespace: Path) -> None:
+    """A delay line that outlives its controller keeps the namespace alive; nobody else's process is touched."""
+
+    def living() -> set[int]:
+        return {pid for pid in processes_in(namespace) if b"controller.fabric.delay_line_process" in _command_line(pid)}
+
+    for pid in living():
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it ended by itself
+            continue
+    if not wait_until(lambda: not living(), REMOVAL_TIMEOUT_S):
+        raise FabricError(f"delay line of {namespace.name} did not end within {REMOVAL_TIMEOUT_S} s: {living()}")
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESRCH):
+            return b""
+        raise
+
+
+def _port_message(port: int, node_port: int, name: str, node_namespace: int) -> bytes:
+    """One veth pair, both ends made in place, numbered and with their MACs; the panel's end is up.
+
+    The node's end cannot be: while it is made, the kernel has not joined the two yet.
+    """
+    node_end = (
+        _IFINFOMSG.pack(0, 0, NODE_FIRST_IFINDEX + node_port, 0, 0)
+        + attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        + attribute(_IFLA_ADDRESS, NODE_MAC)
+        + attribute(_IFLA_MTU, struct.pack("=I", plan.MTU_BYTES))
+        + attribute(_IFLA_NET_NS_FD, struct.pack("=I", node_namespace))
+    )
+    veth = attribute(_IFLA_INFO_KIND, b"veth\0") + attribute(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, node_end))
+    panel_end = (
+        _IFINFOMSG.pack(0, 0, PANEL_FIRST_IFINDEX + port, _IFF_UP, _IFF_UP)
+        + attribute(_IFLA_IFNAME, f"p{port}\0".encode())
+        + attribute(_IFLA_ADDRESS, PANEL_MAC)
+        + attribute(_IFLA_MTU, struct.pack("=I", plan.MTU_BYTES))
+        + attribute(_IFLA_LINKINFO, veth)
+    )
+    return message(netlink.RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, panel_end)
+
+
+def _node_messages(node: NodePorts) -> list[bytes]:
+    """lo and the ports up, the node's address on lo, and the one neighbour of each port."""
+    create = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
+    address = socket.inet_aton(node.address)
+    address_on_loopback = struct.pack("=BBBBI", socket.AF_INET, 32, 0, 0, LOOPBACK_IFINDEX)
+    messages = [
+        _up_message(LOOPBACK_IFINDEX),
+        message(
+            netlink.RTM_NEWADDR,
+            create,
+            address_on_loopback + attribute(_IFA_LOCAL, address) + attribute(_IFA_ADDRESS, address),
+        ),
+    ]
+    for ifindex in range(NODE_FIRST_IFINDEX, NODE_FIRST_IFINDEX + len(node.ports)):
+        messages.append(_up_message(ifindex))
+        neighbour = struct.pack("=BxxxiHBB", socket.AF_INET, ifindex, _NUD_PERMANENT, 0, 0)
+        neighbour += attribute(_NDA_DST, socket.inet_aton(NEXT_HOP)) + attribute(_NDA_LLADDR, NODE_MAC)
+        messages.append(message(netlink.RTM_NEWNEIGH, create, neighbour))
+    return messages
+
+
+def _up_message(ifindex: int) -> bytes:
+    return message(netlink.RTM_SETLINK, 0, _IFINFOMSG.pack(0, 0, ifindex, _IFF_UP, _IFF_UP))
+
+
+def _raise_refusals(what: str, refusals: list[Refusal]) -> None:
+    if refusals:
+        raise FabricError(f"{what}: {refusals[0]}")
