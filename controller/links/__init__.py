@@ -1,0 +1,1 @@
+"""What joins nodes: inter-satellite and ground links, contacts, routes. Pure functions over arrays."""

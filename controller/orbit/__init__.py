@@ -1,0 +1,1 @@
+"""Where satellites and the Sun are: elements, ephemeris, frames, sunlight. Pure; the only room that knows sgp4."""

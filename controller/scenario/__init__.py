@@ -1,0 +1,13 @@
+"""A scenario file becomes a frozen, validated Scenario, or one error that tells all its mistakes."""
+
+from controller.scenario.load import (
+    Source,
+    load_scenario,
+    parse_scenario,
+    preset_names,
+    preset_text,
+    read_source,
+)
+from controller.scenario.model import Scenario
+
+__all__ = ["Scenario", "Source", "load_scenario", "parse_scenario", "preset_names", "preset_text", "read_source"]

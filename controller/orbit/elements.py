@@ -1,0 +1,55 @@
+"""Orbits as SGP4 takes them: from a Walker pattern, or from two-line element sets.
+
+SGP4 is Vallado et al., AIAA 2006-6753, with the constants of WGS 72, to which element sets are fitted. With
+`ephemeris`, this is the only place that knows the sgp4 package.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sgp4.api import WGS72, Satrec
+
+from controller.orbit.frames import WGS84_A_M
+from controller.orbit.tle import TleSet
+from controller.scenario.model import Walker
+
+MU_WGS72_M3_S2 = 398_600.8e9  # of SGP4 itself: AIAA 2006-6753, section II
+_SGP4_EPOCH = datetime(1949, 12, 31, tzinfo=UTC)
+
+
+def walker_orbits(walker: Walker, epoch_utc: datetime) -> list[Satrec]:
+    """Plane by plane and slot by slot, the mean elements at the epoch, in TEME.
+
+    Plane j of p has its node at raan_deg + j·360°/p (delta) or + j·180°/p (star); slot k of plane j has mean anomaly
+    k·360°/(t/p) + j·f·360°/t (Walker, J. Brit. Interplanet. Soc. 37 (1984) 559). The mean motion is √(μ/a³) with μ of
+    WGS 72 and a = 6,378,137 m + altitude. SGP4 takes it as Kozai's and works with Brouwer's semi-major axis, which for
+    low orbits is some km from a; that, the Earth's flattening and SGP4's least eccentricity of 1e-6 leave real
+    altitudes within about 15 km of the nominal one. No drag.
+    """
+    a_m = WGS84_A_M + walker.altitude_m
+    mean_motion_rad_min = 60.0 * math.sqrt(MU_WGS72_M3_S2 / a_m**3)
+    span_deg = 180.0 if walker.pattern == "star" else 360.0
+    epoch_days = (epoch_utc - _SGP4_EPOCH).total_seconds() / 86_400.0
+    orbits: list[Satrec] = []
+    for plane in range(walker.planes):
+        raan_deg = walker.raan_deg + plane * span_deg / walker.planes
+        for slot in range(walker.slots):
+            anomaly_deg = slot * 360.0 / walker.slots + plane * walker.phasing * 360.0 / walker.total
+            orbit = Satrec()
+            # Wrapped, since SGP4 wants angles of one turn. Order: model, mode (improved), number, epoch, bstar, ndot,
+            # nddot, eccentricity, argument of perigee, inclination, mean anomaly, mean motion, node.
+            orbit.sgp4init(
+                WGS72, "i", len(orbits) % 100_000, epoch_days, 0.0, 0.0, 0.0, 0.0, 0.0,
+                math.radians(walker.inclination_deg), math.radians(anomaly_deg % 360.0),
+                mean_motion_rad_min, math.radians(raan_deg % 360.0),
+            )  # fmt: skip
+            orbits.append(orbit)
+    return orbits
+
+
+def tle_orbits(sets: Sequence[TleSet]) -> list[Satrec]:
+    """The orbits of element sets, in their order."""
+    return [Satrec.twoline2rv(s.line_1, s.line_2, WGS72) for s in sets]
