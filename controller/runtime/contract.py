@@ -48,14 +48,20 @@ class Runtime(Protocol):
         stays, labelled with the run's id, for `remove`.
         """
 
-    def exec(self, node: NodeHandle, argv: Sequence[str]) -> int:
-        """Run a command in the node, with the caller's stdin, stdout and stderr. Its exit status."""
+    def engine_version(self) -> str:
+        """What the nodes live in, and its version, for the record."""
+
+    def exec(self, run_id: str, node: str, argv: Sequence[str]) -> int:
+        """Run a command in a node that lives, with the caller's stdin, stdout and stderr. Its exit status."""
 
     def alive(self, run_id: str) -> set[str]:
         """Names of the run's nodes that run now."""
 
     def remove(self, run_id: str) -> int:
-        """Remove every node of the run, running or not, and nothing else. Idempotent. How many there were."""
+        """Remove every node of the run, running or not, and nothing else. Idempotent. How many there were.
+
+        May be called while `start` is under way: that breaks off then, and after this call nothing starts any more.
+        """
 
     def run_ids(self) -> set[str]:
         """The runs of which this runtime still holds something."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -59,7 +60,11 @@ class Engine:
     @property
     def api_is_enough(self) -> bool:
         """Whether the engine speaks the oldest API that skyrack is written for."""
-        return tuple(int(part) for part in self.api_version.split(".")) >= MINIMUM_API_VERSION
+        return _is_enough(self.api_version)
+
+
+def _is_enough(api_version: str) -> bool:
+    return tuple(int(part) for part in api_version.split(".")) >= MINIMUM_API_VERSION
 
 
 def socket_path() -> str:
@@ -156,15 +161,24 @@ class DockerRuntime:
         """
         self._image = image or node_image()
         self._client = connect()
-        spoken = self._client.version()["ApiVersion"]
-        if tuple(int(part) for part in spoken.split(".")) < MINIMUM_API_VERSION:
+        self._starting = threading.Lock()
+        self._removed: set[str] = set()
+        with engine_errors("say its version"):
+            spoken = self._client.version()["ApiVersion"]
+        if not _is_enough(spoken):
             raise MachineError(f"Docker Engine speaks API {spoken}: skyrack needs 1.41 (Docker Engine 20.10) or newer")
+
+    def engine_version(self) -> str:
+        """As in "Docker Engine 20.10.24"."""
+        with engine_errors("say its version"):
+            return f"Docker Engine {self._client.version()['Version']}"
 
     def start(self, specs: Sequence[NodeSpec], on_started: Callable[[int], None]) -> list[NodeHandle]:
         """Start all nodes, several at a time; see the contract."""
-        self._require_image()
+        if image_bytes(self._image) is None:
+            raise MachineError(f"the node image {self._image} has not been built: run `make setup`")
         handles: dict[str, NodeHandle] = {}
-        with ThreadPoolExecutor(START_THREADS, thread_name_prefix="node-start") as pool:
+        with self._starting, ThreadPoolExecutor(START_THREADS, thread_name_prefix="node-start") as pool:
             futures = [pool.submit(self._start_one, spec) for spec in specs]
             try:
                 for future in as_completed(futures):
@@ -176,18 +190,20 @@ class DockerRuntime:
                 raise
         return [handles[spec.name] for spec in specs]
 
-    def exec(self, node: NodeHandle, argv: Sequence[str]) -> int:
-        """Run a command in the node, with the caller's terminal if any; see the contract. Uses `node.id` alone."""
+    def exec(self, run_id: str, node: str, argv: Sequence[str]) -> int:
+        """Run a command in a node, with the caller's terminal if any; see the contract."""
         tty = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
         environment = {"TERM": os.environ.get("TERM", "dumb")} if tty else {}
         api = self._client.api
-        with engine_errors(f"run {argv[0]} in {node.spec.name}"):
-            exec_id = api.exec_create(node.id, list(argv), stdin=True, tty=tty, environment=environment)["Id"]
+        with engine_errors(f"run {argv[0]} in {node}"):
+            exec_id = api.exec_create(
+                container_name(run_id, node), list(argv), stdin=True, tty=tty, environment=environment
+            )["Id"]
         request = json.dumps({"Detach": False, "Tty": tty}).encode()
         stream = open_exec_stream(socket_path(), f"/v{api.api_version}/exec/{exec_id}/start", request)
         with HijackedExec(stream, tty) as running:
             running.run(lambda rows, columns: api.exec_resize(exec_id, height=rows, width=columns))
-        with engine_errors(f"say how {argv[0]} ended in {node.spec.name}"):
+        with engine_errors(f"say how {argv[0]} ended in {node}"):
             return int(api.exec_inspect(exec_id)["ExitCode"])
 
     def alive(self, run_id: str) -> set[str]:
@@ -199,22 +215,9 @@ class DockerRuntime:
 
         Raises SkyrackError when some are still there after REMOVE_DEADLINE_S, with the engine's reason.
         """
-        deadline_mono_s = time.monotonic() + REMOVE_DEADLINE_S
-        seen: set[str] = set()
-        was_empty = False
-        refusals: list[str] = []
-        with ThreadPoolExecutor(REMOVE_THREADS, thread_name_prefix="node-remove") as pool:
-            while True:
-                present = self._labels(f"{RUN_LABEL}={run_id}")
-                if not present and was_empty:
-                    return len(seen)
-                if present and time.monotonic() > deadline_mono_s:
-                    why = refusals[0] if refusals else "removal goes on without end"
-                    raise SkyrackError(f"Docker did not remove {len(present)} containers of run {run_id}: {why}")
-                was_empty = not present
-                seen |= present.keys()
-                refusals = [refusal for refusal in pool.map(self._remove_one, present) if refusal]
-                time.sleep(SETTLE_S if was_empty else RETRY_S if refusals else 0.0)
+        self._removed.add(run_id)
+        with self._starting:  # a start that is under way sees that, and gives up
+            return self._remove_all(run_id)
 
     def run_ids(self) -> set[str]:
         """The runs of which the engine still holds a container."""
@@ -230,11 +233,9 @@ class DockerRuntime:
             found = self._client.api.containers(all=not running_only, filters={"label": [label]})
         return {container["Id"]: container["Labels"] for container in found}
 
-    def _require_image(self) -> None:
-        if image_bytes(self._image) is None:
-            raise MachineError(f"the node image {self._image} has not been built: run `make setup`")
-
     def _start_one(self, spec: NodeSpec) -> NodeHandle:
+        if spec.run_id in self._removed:
+            raise SkyrackError(f"run {spec.run_id} was removed while its nodes were starting")
         for folder in (spec.control_dir, spec.store_dir):
             os.chown(folder, NODE_UID, NODE_GID)
         with engine_errors(f"start the node {spec.name}"):
@@ -242,7 +243,7 @@ class DockerRuntime:
             container_id = api.create_container(
                 image=self._image,
                 command=agent_arguments(spec),
-                name=f"skyrack-{spec.run_id}-{spec.name}",
+                name=container_name(spec.run_id, spec.name),
                 hostname=spec.name,
                 user=f"{NODE_UID}:{NODE_GID}",
                 labels={RUN_LABEL: spec.run_id, NODE_LABEL: spec.name},
@@ -262,7 +263,7 @@ class DockerRuntime:
                     nano_cpus=int(spec.cpu_limit * 1e9),
                     pids_limit=spec.pids_limit,
                     restart_policy={"Name": "no"},
-                    log_config=LogConfig(type="local", config={"max-size": "1m", "max-file": "1"}),
+                    log_config=LogConfig(type="json-file", config={"max-size": "1m"}),
                     init=True,
                 ),
             )["Id"]
@@ -275,6 +276,24 @@ class DockerRuntime:
                 )
         pid = int(state["Pid"])
         return NodeHandle(spec, container_id, pid, Path(f"/proc/{pid}/ns/net"))
+
+    def _remove_all(self, run_id: str) -> int:
+        deadline_mono_s = time.monotonic() + REMOVE_DEADLINE_S
+        seen: set[str] = set()
+        was_empty = False
+        refusals: list[str] = []
+        with ThreadPoolExecutor(REMOVE_THREADS, thread_name_prefix="node-remove") as pool:
+            while True:
+                present = self._labels(f"{RUN_LABEL}={run_id}")
+                if not present and was_empty:
+                    return len(seen)
+                if present and time.monotonic() > deadline_mono_s:
+                    why = refusals[0] if refusals else "removal goes on without end"
+                    raise SkyrackError(f"Docker did not remove {len(present)} containers of run {run_id}: {why}")
+                was_empty = not present
+                seen |= present.keys()
+                refusals = [refusal for refusal in pool.map(self._remove_one, present) if refusal]
+                time.sleep(SETTLE_S if was_empty else RETRY_S if refusals else 0.0)
 
     def _remove_one(self, container_id: str) -> str | None:
         """Ask for one container's end. The engine's reason, when it refuses for now."""
@@ -289,6 +308,11 @@ class DockerRuntime:
                 return str(error)
             raise
         return None
+
+
+def container_name(run_id: str, node: str) -> str:
+    """What the engine calls a node."""
+    return f"skyrack-{run_id}-{node}"
 
 
 def agent_arguments(spec: NodeSpec) -> list[str]:

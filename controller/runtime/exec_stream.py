@@ -108,9 +108,7 @@ class HijackedExec:
             if stdin in ready:
                 typed = os.read(stdin, CHUNK_BYTES)
                 if typed:
-                    with contextlib.suppress(
-                        BrokenPipeError
-                    ):  # it has ended; its last words come yet
+                    with contextlib.suppress(BrokenPipeError):  # it has ended; its last words come yet
                         self._connection.sendall(typed)
                 else:
                     readers.remove(stdin)

@@ -1,0 +1,330 @@
+"""A run's place on the machine, how to tell a living run from one that was killed, and how to remove what is left.
+
+/run/skyrack/<run id>/          0700: run.json, lock, api.sock, hosts, n/<index>/ (control planes)
+/var/lib/skyrack/<run id>/      0700: n/<index>/ (object stores and journals)
+
+A controller holds its run's `lock` (flock) from before anything else of the run exists until all of it is gone, so a
+run whose lock nobody holds is dead. Only folders, nodes and panels that carry a run's id are ever touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import re
+import secrets
+import select
+import shutil
+import signal
+import string
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.errors import MachineError, SkyrackError
+from controller.runtime.contract import Runtime
+
+RUN_ID = re.compile(r"[a-z][a-z0-9]{7}")
+END_GRACE_S = 90.0  # a run that ends in order removes its nodes and writes its report
+KILL_GRACE_S = 10.0
+REGISTER_DEADLINE_S = 10.0
+POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where runs live on this machine."""
+
+    run: Path = Path("/run/skyrack")  # short: a Unix socket's path ends at 107 bytes
+    store: Path = Path("/var/lib/skyrack")
+
+
+MACHINE = Roots()
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """One run's folders and files, and the process that owns them."""
+
+    run_id: str
+    scenario: str
+    out_dir: Path
+    pid: int  # the controller
+    pid_start_ticks: int  # when it started, in clock ticks since boot: a process id may be used again
+    started_utc: datetime.datetime
+    roots: Roots = MACHINE
+
+    @classmethod
+    @contextmanager
+    def create(cls, scenario: str, out_dir: Path, n_node: int, roots: Roots = MACHINE) -> Iterator[RunPlace]:
+        """The place of a new run, owned by this process; removed at the end.
+
+        Raises MachineError when this user may not make it.
+        """
+        place = cls(
+            run_id=secrets.choice(string.ascii_lowercase)
+            + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(7)),
+            scenario=scenario,
+            out_dir=out_dir,
+            pid=os.getpid(),
+            pid_start_ticks=_start_ticks(os.getpid()) or 0,
+            started_utc=datetime.datetime.now(datetime.UTC),
+            roots=roots,
+        )
+        lock = place._claim(n_node)
+        try:
+            yield place
+        finally:
+            try:
+                remove_folders(place.run_id, roots)
+            finally:
+                os.close(lock)  # last: a run that nobody holds is one to be swept
+
+    @property
+    def run_dir(self) -> Path:
+        """What lives only as long as the run: sockets, the lock."""
+        return self.roots.run / self.run_id
+
+    @property
+    def api_socket(self) -> Path:
+        """Where the controller answers."""
+        return self.run_dir / "api.sock"
+
+    @property
+    def hosts_file(self) -> Path:
+        """What is /etc/hosts in every node."""
+        return self.run_dir / "hosts"
+
+    def control_dir(self, index: int) -> Path:
+        """Where the agent of a node makes its control socket."""
+        return self.run_dir / "n" / str(index)
+
+    def store_dir(self, index: int) -> Path:
+        """Where the agent of a node keeps objects and its journal."""
+        return self.roots.store / self.run_id / "n" / str(index)
+
+    def write_hosts(self, addresses: Mapping[str, str]) -> None:
+        """Let every node know every node's address by its name. Before: no node has started."""
+        lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in addresses.items())]
+        self.hosts_file.write_text("\n".join(lines) + "\n")
+        self.hosts_file.chmod(0o644)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the run's controller lives: it holds the lock, and it is the process that made the run.
+
+        A child may hold an inherited lock for a moment longer than the controller, hence both.
+        """
+        return _is_held(self._lock_file) and _start_ticks(self.pid) == self.pid_start_ticks
+
+    def end_controller(self) -> None:
+        """Ask the controller to end, wait for it, and kill it if it takes longer than END_GRACE_S. Idempotent.
+
+        Raises SkyrackError when it does not even die.
+        """
+        try:
+            process = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if not self.alive:  # looked at after the process was pinned, so what is alive is what will be told
+                return
+            for number, grace_s in ((signal.SIGTERM, END_GRACE_S), (signal.SIGKILL, KILL_GRACE_S)):
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    signal.pidfd_send_signal(process, number)
+                if select.select([process], [], [], grace_s)[0]:
+                    return
+        finally:
+            os.close(process)
+        raise SkyrackError(f"the controller of run {self.run_id} (process {self.pid}) does not end, even when killed")
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.run_dir / "lock"
+
+    @property
+    def _record_file(self) -> Path:
+        return self.run_dir / "run.json"
+
+    def _record(self) -> str:
+        return json.dumps(
+            {
+                "run_id": self.run_id,
+                "scenario": self.scenario,
+                "out_dir": str(self.out_dir),
+                "pid": self.pid,
+                "pid_start_ticks": self.pid_start_ticks,
+                "started_utc": self.started_utc.isoformat(),
+            }
+        )
+
+    @classmethod
+    def _read(cls, run_id: str, roots: Roots) -> RunPlace | None:
+        """The place of a run as it was written; None when its maker was killed before it could write."""
+        try:
+            record = json.loads((roots.run / run_id / "run.json").read_text())
+            return cls(
+                run_id=run_id,
+                scenario=record["scenario"],
+                out_dir=Path(record["out_dir"]),
+                pid=record["pid"],
+                pid_start_ticks=record["pid_start_ticks"],
+                started_utc=datetime.datetime.fromisoformat(record["started_utc"]),
+                roots=roots,
+            )
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+
+    def _claim(self, n_node: int) -> int:
+        """Make the run's folders, and the descriptor that holds its lock."""
+        try:
+            with _register(self.roots):
+                self.run_dir.mkdir(mode=0o700)
+                lock = _locked(self._lock_file)
+                self._record_file.write_text(self._record())
+            (self.roots.store / self.run_id).mkdir(mode=0o700, parents=True)
+            for index in range(n_node):
+                self.control_dir(index).mkdir(mode=0o700, parents=True)
+                self.store_dir(index).mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise MachineError(f"cannot make {error.filename} ({error.strerror}): run as root, through sudo") from error
+        return lock
+
+
+def list_runs(roots: Roots = MACHINE) -> list[RunPlace]:
+    """Every run that has a place on this machine, oldest first, the dead ones too.
+
+    Raises PermissionError when they belong to another user.
+    """
+    places = (RunPlace._read(run_id, roots) for run_id in _folder_ids(roots.run))
+    return sorted((place for place in places if place is not None), key=lambda place: place.started_utc)
+
+
+def remove_run(
+    run_id: str, runtimes: Sequence[Runtime], remove_panel: Callable[[str], bool], roots: Roots = MACHINE
+) -> None:
+    """Remove everything that carries the id of a run whose controller is dead. Idempotent.
+
+    Folders go last: while they are there, a sweep that was itself killed can be done again.
+    """
+    for runtime in runtimes:
+        runtime.remove(run_id)
+    remove_panel(run_id)
+    remove_folders(run_id, roots)
+
+
+def end_run(place: RunPlace, runtimes: Sequence[Runtime], remove_panel: Callable[[str], bool]) -> None:
+    """End a run that lives, and remove what it leaves. Idempotent."""
+    place.end_controller()
+    remove_run(place.run_id, runtimes, remove_panel, place.roots)
+
+
+def sweep(
+    everything: bool,
+    runtimes: Sequence[Runtime],
+    panel_run_ids: Callable[[], set[str]],
+    remove_panel: Callable[[str], bool],
+    roots: Roots = MACHINE,
+) -> list[str]:
+    """Remove what dead runs left; with `everything`, end the runs that live too. The ids of the runs removed, sorted.
+
+    Safe beside runs that start, live and end meanwhile. Raises SkyrackError, after all runs have been tried.
+    """
+    # What carries an id is asked for before what lives: a run that starts in between has its lock before it has
+    # anything else, and is seen to live.
+    found = set[str]().union(panel_run_ids(), *(runtime.run_ids() for runtime in runtimes))
+    found = {run_id for run_id in found if RUN_ID.fullmatch(run_id)}
+    try:
+        found |= {*_folder_ids(roots.store), *_folder_ids(roots.run)}
+        with _register(roots):
+            living = {place.run_id: place for place in list_runs(roots) if place.alive}
+    except PermissionError as error:
+        raise MachineError(f"cannot look into {error.filename}: run as root, through sudo") from error
+    refusals = []
+    removed = []
+    for run_id in sorted(found | living.keys() if everything else found - living.keys()):
+        try:
+            if run_id in living:
+                living[run_id].end_controller()
+            remove_run(run_id, runtimes, remove_panel, roots)
+        except SkyrackError as error:
+            refusals.append(f"run {run_id}: {error}")
+        else:
+            removed.append(run_id)
+    if refusals:
+        raise SkyrackError("; ".join(refusals))
+    return removed
+
+
+def remove_folders(run_id: str, roots: Roots = MACHINE) -> None:
+    """Remove a run's folders, all that they hold included. Idempotent."""
+    if not RUN_ID.fullmatch(run_id):
+        raise ValueError(f"{run_id!r} is no run's id")
+    for folder in (roots.store / run_id, roots.run / run_id):
+        with contextlib.suppress(FileNotFoundError):  # another sweep may be at it too
+            shutil.rmtree(folder)
+
+
+def _folder_ids(root: Path) -> set[str]:
+    """The runs that have a folder below a root."""
+    try:
+        return {path.name for path in root.iterdir() if RUN_ID.fullmatch(path.name)}
+    except FileNotFoundError:
+        return set()
+
+
+@contextmanager
+def _register(roots: Roots) -> Iterator[None]:
+    """Alone with the list of runs: none is half made while this is held. Raises MachineError when it cannot be had."""
+    roots.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+    descriptor = os.open(roots.run / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        deadline_mono_s = time.monotonic() + REGISTER_DEADLINE_S
+        while not _try_lock(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > deadline_mono_s:
+                raise MachineError(f"another skyrack has held {roots.run}/.lock for {REGISTER_DEADLINE_S:.0f} s")
+            time.sleep(POLL_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor that holds a new file's lock until it is closed, or its owner dies."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def _is_held(path: Path) -> bool:
+    """Whether somebody holds a file's lock."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try_lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process started (proc(5), stat, field 22); None if there is none of that id."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(")")[2].split()[19])
