@@ -19,7 +19,6 @@ from controller.record.look import (
     PURPLE,
     SKY_BLUE,
     SOFT_INK,
-    TIME_AXIS,
     VERMILION,
     YELLOW,
     axis,
@@ -27,6 +26,7 @@ from controller.record.look import (
     shade_faults,
     size,
     text,
+    time_axis,
     words,
 )
 from controller.record.model import JobRecord, WorkloadResult
@@ -92,12 +92,14 @@ def job_timeline(jobs: Sequence[JobRecord], end_s: float, faults: Sequence[Fault
         for state, (symbol, colour) in END_MARKS.items()
         if (rows := by_state.get(state, []))
     ]
+    first_s, last_s = min(stay.start_s for _, stay in stays), max(_until_s(stay) for _, stay in stays)
+    margin_s = max(0.04 * (last_s - first_s), 0.5)
     fig = figure(
         traces,
         150 + 44 * len(histories),
         barmode="overlay",
-        xaxis=axis(TIME_AXIS, range=[0, end_s]),
-        yaxis=axis(categoryorder="array", categoryarray=list(reversed(labels.values())), gridcolor="white", ticks=""),
+        xaxis=time_axis(first_s - margin_s, last_s + margin_s),
+        yaxis=axis(categoryorder="array", categoryarray=list(reversed(labels.values())), showgrid=False, ticks=""),
     )
     return shade_faults(fig, faults)
 
@@ -135,7 +137,7 @@ def comparison(results: Sequence[WorkloadResult]) -> go.Figure:
             row=1,
             col=column,
         )
-    fig.update_yaxes(**axis(autorange="reversed", gridcolor="white", ticks=""))
+    fig.update_yaxes(**axis(autorange="reversed", showgrid=False, ticks=""))
     return fig
 
 
@@ -159,6 +161,11 @@ def _stays(history: Sequence[JobRecord], end_s: float) -> list[_Stay]:
         shown = reasons if len(reasons) <= REASONS_SHOWN else [*reasons[: REASONS_SHOWN - 2], "…", reasons[-1]]
         stays.append(_Stay(group[0].t_s, until_s, group[-1], "<br>".join(shown)))
     return stays
+
+
+def _until_s(stay: _Stay) -> float:
+    """When a state ended, or began where it is the job's last."""
+    return stay.start_s if stay.last.state in END_MARKS else stay.end_s
 
 
 def _label(job: JobRecord) -> str:

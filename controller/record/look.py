@@ -27,7 +27,7 @@ TIME_AXIS = "Time since the scenario's epoch (s)"
 def axis(title: str = "", **more: object) -> dict[str, Any]:
     """An axis in the report's manner."""
     base: dict[str, Any] = {
-        "title": {"text": title, "standoff": 10},
+        "title": {"text": title, "standoff": 10, "font": {"size": 13}},
         "gridcolor": GRID,
         "linecolor": PALE,
         "showline": True,
@@ -37,6 +37,11 @@ def axis(title: str = "", **more: object) -> dict[str, Any]:
         "automargin": True,
     }
     return {**base, **more}
+
+
+def time_axis(start_s: float, end_s: float) -> dict[str, Any]:
+    """The time axis from start to end."""
+    return axis(TIME_AXIS, range=[start_s, end_s])
 
 
 def figure(traces: Sequence[Any], height_px: int, **layout: object) -> go.Figure:
@@ -54,17 +59,15 @@ def figure(traces: Sequence[Any], height_px: int, **layout: object) -> go.Figure
     return go.Figure(data=list(traces), layout={**base, **layout})
 
 
-def shade_faults(
-    fig: go.Figure, faults: Sequence[FaultWindow], *, y_axis: str = "y", at_top: bool = False
-) -> go.Figure:
-    """The same figure with every fault as a pale band over its time axes, named on `y_axis`. Returns `fig`."""
+def shade_faults(fig: go.Figure, faults: Sequence[FaultWindow], *, y_axis: str = "y") -> go.Figure:
+    """The same figure with every fault as a pale band, named at the foot of `y_axis`. Returns `fig`."""
     for fault in faults:
         fig.add_vrect(x0=fault.start_s, x1=fault.end_s, fillcolor=FAULT_FILL, line_width=0, layer="below")
         fig.add_annotation(
             x=(fault.start_s + fault.end_s) / 2,
-            y=1 if at_top else 0,
+            y=0,
             yref=f"{y_axis} domain",
-            yanchor="top" if at_top else "bottom",
+            yanchor="bottom",
             text=text(f"{fault.fault}: {fault.target}"),
             showarrow=False,
             font={"size": 11, "color": VERMILION},

@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from controller.record.look import BLUE, GREEN, ORANGE, TIME_AXIS, VERMILION, axis, figure
+from controller.record.look import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILION, axis, figure, time_axis
 from controller.record.model import StepRecord
 from controller.record.summary import overran
 
@@ -35,8 +35,8 @@ def loop_over_time(steps: Sequence[StepRecord], period_s: float) -> go.Figure:
     line("took", [step.took_ms for step in steps], BLUE, 1, " ms")
     line("CPU", [step.cpu_ms for step in steps], GREEN, 1, " ms")
     line("began late by", [step.late_ms for step in steps], ORANGE, 1, " ms")
-    line("directions changed", [step.directions_changed for step in steps], BLUE, 2, "")
-    line("routes changed", [step.routes_changed for step in steps], ORANGE, 2, "")
+    line("directions changed", [step.directions_changed for step in steps], PURPLE, 2, "")
+    line("routes changed", [step.routes_changed for step in steps], SKY_BLUE, 2, "")
     if any(step.drift for step in steps):
         line("drift", [step.drift for step in steps], VERMILION, 2, " directions")
     overruns: list[Any] = [step for step in steps if overran(step, period_s)]
@@ -55,7 +55,7 @@ def loop_over_time(steps: Sequence[StepRecord], period_s: float) -> go.Figure:
         )
     fig.update_layout(figure([], 400).layout)
     fig.update_xaxes(**axis())
-    fig.update_xaxes(title={"text": TIME_AXIS, "standoff": 10}, row=2)
+    fig.update_xaxes(**time_axis(0, max(t_s)), row=2)
     fig.update_yaxes(**axis("Per step (ms)", rangemode="tozero"), row=1)
     fig.update_yaxes(**axis("Changes", rangemode="tozero"), row=2)
     return fig

@@ -20,6 +20,8 @@ FRAME_LINKS = 40_000
 """Moments that the slider offers, fewer where all their links together would pass FRAME_LINKS."""
 TRACK_POINTS = 60
 """Points of one ground track; more cannot be told apart on the page."""
+EDGE_DEG = 155
+"""Beyond this longitude a name beside its mark would leave the map."""
 LIT, DARK = "#F5C04A", "#4A5568"
 
 Line = tuple[list[float | None], list[float | None]]
@@ -65,9 +67,7 @@ def sky_map(
         traces.append(_line(name, _passes(own, latitude_deg, longitude_deg), colour, 4, group=name))
         if dark:
             in_dark = [clipped for span in own for fault in dark if (clipped := _within(span, fault, timeline))]
-            traces.append(
-                _line(name, _passes(in_dark, latitude_deg, longitude_deg), VERMILION, 4, group=name, dash="2px,3px")
-            )
+            traces.append(_line(name, _passes(in_dark, latitude_deg, longitude_deg), VERMILION, 5, group=name))
         traces.append(_station(name, timeline.nodes[ground].role.value, place, colour, dark))
     usable = ~masked(timeline, faults)
     shown_steps = _frame_steps(timeline)
@@ -109,7 +109,7 @@ def _tracks(latitude_deg: FloatArray, longitude_deg: FloatArray) -> go.Scatter:
         cut_at_antimeridian(longitude[::every], latitude[::every])
         for latitude, longitude in zip(latitude_deg, longitude_deg, strict=True)
     )
-    return _line("ground tracks", line, "#c3cad6", 1, group="tracks", legend=True)
+    return _line("ground tracks", line, "#9aa3b2", 1.2, group="tracks", legend=True)
 
 
 def _passes(spans: Sequence[ContactSpan], latitude_deg: FloatArray, longitude_deg: FloatArray) -> Line:
@@ -148,10 +148,17 @@ def _station(name: str, role: str, place: tuple[float, float], colour: str, dark
             "line": {"color": VERMILION if dark else "white", "width": 2.5 if dark else 1.5},
         },
         text=[f"<b>{text(name)}</b>" + (f'<br><span style="color:{VERMILION}">blackout</span>' if dark else "")],
-        textposition="top center",
+        textposition=_beside(place[1]),
         textfont={"size": 12, "color": INK},
         hovertemplate=f"{text(name)} ({role})<br>%{{y:.2f}}°, %{{x:.2f}}°{causes}<extra></extra>",
     )
+
+
+def _beside(longitude_deg: float) -> str:
+    """Where a name stands so that the map's edge does not cut it."""
+    if abs(longitude_deg) < EDGE_DEG:
+        return "top center"
+    return "bottom left" if longitude_deg > 0 else "bottom right"
 
 
 def _moment(
@@ -167,7 +174,7 @@ def _moment(
         ends = np.stack([timeline.links.a[link], timeline.links.b[link]], axis=-1)
         line = _joined(cut_at_antimeridian(longitude_deg[pair, step], latitude_deg[pair, step]) for pair in ends)
         trace = _line(f"{kind.name}s", line, colour, width, group=kind.name, legend=True)
-        trace.opacity = 0.55 if kind is LinkKind.ISL else 1
+        trace.opacity = 0.5 if kind is LinkKind.ISL else 1
         lines.append(trace)
     satellites = [number for number, node in enumerate(timeline.nodes) if node.role == "satellite"]
     lit = timeline.illumination_ratio[satellites, step]

@@ -22,7 +22,7 @@ header {{ border-bottom: 2px solid {INK}; padding-bottom: 18px; margin-bottom: 2
 h1 {{ font-size: 34px; line-height: 1.15; margin: 4px 0 10px; letter-spacing: -.01em; }}
 h2 {{ font-size: 21px; line-height: 1.25; margin: 0 0 4px; }}
 h3 {{ font-size: 15px; margin: 18px 0 0; color: {SOFT_INK}; font-weight: 600; }}
-p {{ margin: 6px 0; max-width: 78ch; }}
+p {{ margin: 6px 0; max-width: 96ch; }}
 .facts {{ display: flex; flex-wrap: wrap; gap: 4px 26px; margin: 0; padding: 0; list-style: none; font-size: 14px; }}
 .facts b {{ font-weight: 600; }}
 .facts span {{ color: {SOFT_INK}; }}
@@ -37,6 +37,8 @@ a:hover {{ text-decoration: underline; }}
 section {{ margin: 40px 0 0; }}
 section > p {{ color: {SOFT_INK}; }}
 .plot {{ width: 100%; margin: 8px 0 0; }}
+.modebar {{ opacity: 0; }}
+.plot:hover .modebar {{ opacity: 1; }}
 .none {{ border-left: 3px solid {PALE}; padding: 8px 14px; background: #f7f8fa; color: {SOFT_INK}; }}
 table {{ border-collapse: collapse; font-size: 14px; width: 100%; margin: 10px 0; }}
 th, td {{ text-align: left; vertical-align: top; padding: 6px 12px 6px 0; border-bottom: 1px solid {GRID}; }}
@@ -50,7 +52,7 @@ footer {{ margin-top: 48px; padding-top: 12px; border-top: 1px solid {GRID}; col
 @page {{ size: A4; margin: 14mm 12mm; }}
 @media print {{
   main {{ max-width: none; padding: 0; }}
-  nav {{ display: none; }}
+  nav, .modebar-container {{ display: none !important; }}
   section, .tile, .plot, h2, h3 {{ break-inside: avoid; }}
   h2, h3 {{ break-after: avoid; }}
   section {{ margin-top: 24px; }}
@@ -62,7 +64,10 @@ footer {{ margin-top: 48px; padding-top: 12px; border-top: 1px solid {GRID}; col
 # A plot is as wide as its column: when the column changes (a window, a sheet of paper), it is drawn anew.
 SCRIPT = """
 const plots = JSON.parse(document.getElementById('plots').textContent);
-const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ['select2d', 'lasso2d'] };
+const config = {
+  displaylogo: false, responsive: true, showSendToCloud: false, showAxisRangeEntryBoxes: false,
+  modeBarButtons: [['toImage', 'zoom2d', 'pan2d', 'resetScale2d']],
+};
 for (const [id, spec] of Object.entries(plots)) Plotly.newPlot(id, { ...spec, config });
 const fit = () => { for (const id of Object.keys(plots)) Plotly.Plots.resize(id); };
 window.addEventListener('beforeprint', fit);
@@ -101,7 +106,7 @@ class Head:
 
 def plot_slot(name: str) -> str:
     """Where a plot goes."""
-    return f'<div class="plot" id="{escape(name)}"></div>'
+    return f'<div class="plot" id="plot-{escape(name)}"></div>'
 
 
 def nothing(sentence: str) -> str:
@@ -136,7 +141,7 @@ def page(head: Head, tiles: Sequence[Tile], sections: Sequence[Section]) -> str:
         f'<section id="{escape(s.anchor)}"><h2>{escape(s.title)}</h2><p>{escape(s.lead)}</p>{s.body}</section>'
         for s in sections
     )
-    specs = ",\n".join(f'"{name}":{spec}' for s in sections for name, spec in s.plots.items())
+    specs = ",\n".join(f'"plot-{name}":{spec}' for s in sections for name, spec in s.plots.items())
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

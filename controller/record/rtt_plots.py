@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from controller.record.look import BLUE, CYCLE, INK, ORANGE, TIME_AXIS, axis, figure, shade_faults, text
+from controller.record.look import BLUE, CYCLE, ORANGE, axis, figure, shade_faults, text, time_axis
 from controller.record.model import Sample
 from controller.record.read import FaultWindow
 from controller.record.summary import errors_us
@@ -43,7 +43,7 @@ def thinned(rows: Sequence[Sample]) -> Sequence[Sample]:
     return rows[:: -(-len(rows) // POINTS_PER_PAIR)] if rows else rows
 
 
-def rtt_over_time(samples: Sequence[Sample], kind: str, faults: Sequence[FaultWindow]) -> go.Figure:
+def rtt_over_time(samples: Sequence[Sample], kind: str, end_s: float, faults: Sequence[FaultWindow]) -> go.Figure:
     """Commanded as a line, measured as points, unanswered as crosses; a colour a pair."""
     traces: list[Any] = []
     for number, (pair, every) in enumerate(by_pair(samples, kind).items()):
@@ -92,7 +92,7 @@ def rtt_over_time(samples: Sequence[Sample], kind: str, faults: Sequence[FaultWi
                     **shared,
                 )
             )
-    fig = figure(traces, 430, xaxis=axis(TIME_AXIS), yaxis=axis("Round trip (ms)", rangemode="tozero"))
+    fig = figure(traces, 430, xaxis=time_axis(0, end_s), yaxis=axis("Round trip (ms)", rangemode="tozero"))
     return shade_faults(fig, faults)
 
 
@@ -119,6 +119,7 @@ def error_distribution(samples: Sequence[Sample]) -> go.Figure:
                 x=((edges_ms[1:] + edges_ms[:-1]) / 2).round(4).tolist(),
                 y=(counts / len(errors_ms) * 100).round(3).tolist(),
                 marker={"color": colour, "opacity": 0.55, "line": {"width": 0}},
+                showlegend=False,
                 hovertemplate="%{x:.3f} ms: %{y:.1f} %",
             ),
             1,
@@ -141,18 +142,14 @@ def error_distribution(samples: Sequence[Sample]) -> go.Figure:
         )
         fig.add_trace(
             go.Scatter(
-                name=f"{name}: median and p99",
+                name=f"{name}: median {median_ms:.2f} ms, p99 {p99_ms:.2f} ms",
                 legendgroup=name,
                 x=[round(float(median_ms), 4), round(float(p99_ms), 4)],
                 y=[50, 99],
-                mode="markers+text",
-                marker={"color": colour, "size": 9, "line": {"color": "white", "width": 1.5}},
-                text=[f"  median {median_ms:.2f} ms", f"p99 {p99_ms:.2f} ms  "],
-                textposition=["middle right", "middle left"],
-                textfont={"color": INK, "size": 12},
+                mode="markers",
+                marker={"color": colour, "size": 10, "line": {"color": "white", "width": 1.5}},
                 cliponaxis=False,
-                showlegend=False,
-                hoverinfo="skip",
+                hovertemplate="%{y} % below %{x:.3f} ms",
             ),
             1,
             2,
@@ -161,7 +158,7 @@ def error_distribution(samples: Sequence[Sample]) -> go.Figure:
     range_ms = [float(edges_ms[0]), float(edges_ms[-1])]
     fig.update_xaxes(**axis("Measured − commanded (ms)", range=range_ms))
     fig.update_yaxes(**axis("Share of probes (%)", rangemode="tozero"), col=1)
-    fig.update_yaxes(**axis("Share of probes at or below (%)", range=[0, 104]), col=2)
+    fig.update_yaxes(**axis("At or below (%)", range=[0, 104]), col=2)
     return fig
 
 

@@ -46,7 +46,7 @@ def round_trips(run: Run) -> Section:
         pairs = len(by_pair(samples, kind))
         if pairs:
             more = f" ({PAIRS_SHOWN} of {pairs} pairs shown at first)" if pairs > PAIRS_SHOWN else ""
-            figures[f"rtt-{kind}"] = (title + more, rtt_over_time(samples, kind, run.faults))
+            figures[f"rtt-{kind}"] = (title + more, rtt_over_time(samples, kind, run.record.end_s, run.faults))
     if run.summary["rtt_error_us"]["count"]:
         figures["rtt-error"] = ("Error", error_distribution(samples))
     body = "".join(f"<h3>{escape(title)}</h3>{plot_slot(name)}" for name, (title, _) in figures.items())
@@ -94,7 +94,7 @@ def ground_track_map(run: Run) -> Section:
         "map": sky_map(run.timeline, places.latitude_deg, places.longitude_deg, masks_deg, run.faults),
     }
     lead = (
-        "Equirectangular. Thick tracks are passes, in the colour of the ground node that they serve (dashed red: in "
+        "Equirectangular. Thick tracks are passes, in the colour of the ground node that they serve (red: in "
         "blackout); dotted circles are where a satellite must be overhead to stand above that node's mask."
     )
     body = plot_slot("map") + "<h3>Contacts</h3>"
@@ -135,7 +135,7 @@ def bent_pipe_or_in_orbit(run: Run) -> Section:
             f"{result.time_to_insight_s:.1f} s",
             size(result.ground_link_bytes),
             result.finding,
-            result.finding_digest,
+            f"{result.finding_digest[:19]}…",
         )
         for result in results
     ]

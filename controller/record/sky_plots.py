@@ -16,12 +16,12 @@ from controller.record.look import (
     ORANGE,
     PALE,
     SKY_BLUE,
-    TIME_AXIS,
     VERMILION,
     axis,
     figure,
     shade_faults,
     text,
+    time_axis,
 )
 from controller.record.read import FaultWindow, RunRecord
 from controller.record.sky_series import contact_spans, links_per_step, masked, of_kind
@@ -43,15 +43,16 @@ def links_over_time(timeline: Timeline, record: RunRecord) -> go.Figure:
         if np.any(geometry != usable):
             fig.add_trace(_steps("geometry alone", t_s, geometry.tolist(), PALE, dash="dot", legend=row == 2), row, 1)
         fig.add_trace(_steps(f"{kind.name}s usable", t_s, usable.tolist(), colour), row, 1)
+    top = 1.2 * max(int(links_per_step(timeline, of_kind(timeline, LinkKind.GSL)).max(initial=0)), 1)
     handovers = [event for event in record.events if event.kind == "handover"]
     if handovers:
         fig.add_trace(
             go.Scatter(
                 name="handover",
                 x=[event.t_s for event in handovers],
-                y=[0.4] * len(handovers),
+                y=[top] * len(handovers),
                 mode="markers",
-                marker={"symbol": "triangle-up", "size": 9, "color": ORANGE, "line": {"color": INK, "width": 0.5}},
+                marker={"symbol": "triangle-down", "size": 9, "color": ORANGE, "line": {"color": INK, "width": 0.5}},
                 customdata=[
                     text(f"{e.fields.get('ground', '')}: {e.fields.get('before', '')} → {e.fields.get('after', '')}")
                     for e in handovers
@@ -63,10 +64,10 @@ def links_over_time(timeline: Timeline, record: RunRecord) -> go.Figure:
         )
     fig.update_layout(figure([], 430).layout)
     fig.update_xaxes(**axis())
-    fig.update_xaxes(title={"text": TIME_AXIS, "standoff": 10}, row=2)
-    fig.update_yaxes(**axis("ISLs"), row=1)
-    fig.update_yaxes(**axis("GSLs", rangemode="tozero"), row=2)
-    return shade_faults(fig, faults, y_axis="y2", at_top=True)
+    fig.update_xaxes(**time_axis(t_s[0], t_s[-1]), row=2)
+    fig.update_yaxes(**_whole_numbers("ISLs", fig.data[0].y), row=1)
+    fig.update_yaxes(**axis("GSLs", range=[0, 1.12 * top]), row=2)
+    return shade_faults(fig, faults, y_axis="y2")
 
 
 def contact_gantt(timeline: Timeline, faults: Sequence[FaultWindow]) -> go.Figure:
@@ -122,9 +123,9 @@ def contact_gantt(timeline: Timeline, faults: Sequence[FaultWindow]) -> go.Figur
         traces,
         120 + 46 * len(grounds),
         barmode="overlay",
-        xaxis=axis(TIME_AXIS, range=[float(timeline.t_s[0]), float(timeline.t_s[-1])]),
+        xaxis=time_axis(float(timeline.t_s[0]), float(timeline.t_s[-1])),
         yaxis=axis(
-            categoryorder="array", categoryarray=[text(name) for name in reversed(names)], gridcolor="white", ticks=""
+            categoryorder="array", categoryarray=[text(name) for name in reversed(names)], showgrid=False, ticks=""
         ),
     )
 
@@ -157,9 +158,15 @@ def sunlight(timeline: Timeline) -> go.Figure:
         traces,
         300,
         hovermode="x unified",
-        xaxis=axis(TIME_AXIS),
+        xaxis=time_axis(t_s[0], t_s[-1]),
         yaxis=axis("Satellites", range=[0, len(satellites)]),
     )
+
+
+def _whole_numbers(title: str, counts: Sequence[int]) -> dict[str, Any]:
+    """An axis of counts: close around them, so that a single link is seen, and with ticks on whole numbers alone."""
+    low, high = min(counts, default=0), max(counts, default=1)
+    return axis(title, range=[low - 1.5, high + 1.5], dtick=max(1, round((high - low + 3) / 5)), tickformat="d")
 
 
 def _steps(
