@@ -1,8 +1,8 @@
 """The run: timeline → faults → plan → shape → read back → record, one step after another, in real time.
 
-`Emulation` brings the nodes to life, joins them through the panel, and then applies each step at its deadline. Deadlines
-are computed from the start and never accumulated; a step that ends after the next one is due is an overrun, counted and
-recorded. Everything that it starts it also ends, in `close`.
+`Emulation` brings the nodes to life, joins them through the panel, and then applies each step at its deadline.
+Deadlines are computed from the start and never accumulated; a step that ends after the next one is due is an overrun,
+counted and recorded. Everything that it starts it also ends, in `close`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,7 +21,7 @@ from controller.errors import SkyrackError
 from controller.fabric.choose import ShaperChoice, open_shaper
 from controller.fabric.panel import NodePorts, Panel
 from controller.fabric.plan import DARK, Shaper, ShapingPlan
-from controller.fabric.probes import Prober, ProbeResult
+from controller.fabric.probes import ProbePair, Prober, ProbeResult
 from controller.fabric.routes import HostRoutes, RouteChanges
 from controller.jobs.desk import FINAL, GatewayJob, JobDesk, state_name
 from controller.narrator import Narrator
@@ -29,12 +30,13 @@ from controller.record.recorder import Recorder
 from controller.runs import RunPlace
 from controller.runtime.contract import NodeHandle, NodeSpec, Runtime
 from controller.scenario.model import Scenario
-from controller.schedule import NO_ROUTE, Commanded, Schedule, default_probe_pairs
+from controller.schedule import NO_ROUTE, Commanded, RoundTrips, Schedule, default_probe_pairs
 from controller.timeline import LinkKind, Role, Timeline
 
 AGENT_READY_S = 90.0
 READ_BACK_EVERY_STEPS = 10
 PROBE_INTERVAL_S = 1.0
+PROBE_TIMEOUT_S = 2.0
 
 
 class Phase(StrEnum):
@@ -88,12 +90,16 @@ class Emulation:
         self._prober: Prober | None = None
         self._desk: JobDesk | None = None
         self._started_mono_s = 0.0
-        self._state: Commanded = schedule.at(0)
+        self._state = schedule.at(0)
         self._stop = asyncio.Event()
         names = [node.name for node in schedule.timeline.nodes]
         self.index_of = {name: index for index, name in enumerate(names)}
         asked = [(probe.a, probe.b) for probe in scenario.probes]
         self._pairs = asked or default_probe_pairs(schedule.timeline)
+        ends = np.array([(self.index_of[a], self.index_of[b]) for a, b in self._pairs], np.int64).reshape(-1, 2)
+        self._probe_a, self._probe_b = ends[:, 0], ends[:, 1]
+        # What probes were commanded to take, from which moment on; kept for as long as an answer may be on its way.
+        self._trips: deque[tuple[float, RoundTrips]] = deque([(0.0, self._round_trips())], maxlen=16)
 
     # --- what others may see ---
 
@@ -178,7 +184,7 @@ class Emulation:
         gateways = {node.name: self.agents[node.name] for node in nodes if node.role is Role.GATEWAY}
         self._desk = JobDesk(gateways, self._on_job)
         self._prober = Prober(
-            [self._probe_ends(a, b) for a, b in self._pairs], PROBE_INTERVAL_S, self._on_probe
+            [self._probe_pair(a, b) for a, b in self._pairs], PROBE_INTERVAL_S, PROBE_TIMEOUT_S, self._on_probe
         )
 
     async def run(self, hold: bool) -> None:
@@ -238,6 +244,7 @@ class Emulation:
         routes = self._route_changes(before, state)
         self._apply(shaping, routes)
         self._state = state
+        self._trips.append((time.monotonic(), self._round_trips()))
         drift = self._repair_drift() if step % READ_BACK_EVERY_STEPS == 0 else 0
         self._record_change(before, state)
         ended_mono_s = time.monotonic()
@@ -316,12 +323,21 @@ class Emulation:
                 served[a if a_is_ground else b] = b if a_is_ground else a
         return served
 
+    def _round_trips(self) -> RoundTrips:
+        """What the probes' round trips are commanded to be now."""
+        return self.schedule.round_trips(self._state, self._probe_a, self._probe_b)
+
+    def _commanded_at(self, sent_mono_s: float) -> RoundTrips:
+        """What was commanded when a probe left: the newest command that is older than the probe."""
+        history = list(self._trips)
+        return next((trips for since_s, trips in reversed(history) if since_s <= sent_mono_s), history[0][1])
+
     def _on_probe(self, result: ProbeResult) -> None:
-        """Hold a measured round trip against what was commanded when the probe left. Called from the prober's thread."""
+        """Hold a measured round trip against what was commanded then. Called from the prober's thread."""
         a, b = self._pairs[result.pair]
-        state = self._state
-        commanded = self.schedule.round_trip_us(state, self.index_of[a], self.index_of[b])
-        commanded_rtt_us, hops = commanded or (None, 0)
+        trips = self._commanded_at(result.sent_mono_s)
+        rtt_us, hops = int(trips.rtt_us[result.pair]), int(trips.hops[result.pair])
+        commanded_rtt_us = None if rtt_us == NO_ROUTE else rtt_us
         self.probed[result.pair] = Probed(a, b, commanded_rtt_us, result.rtt_us)
         self._recorder.sample(
             Sample(
@@ -329,7 +345,7 @@ class Emulation:
                 kind="link" if hops == 1 else "path",
                 a=a,
                 b=b,
-                hops=hops,
+                hops=max(hops, 0),
                 commanded_rtt_us=commanded_rtt_us,
                 measured_rtt_us=result.rtt_us,
             )
@@ -376,6 +392,7 @@ class Emulation:
 
         await asyncio.gather(*(meet(handle) for handle in self.handles))
 
-    def _probe_ends(self, a: str, b: str) -> tuple[NodeHandle, NodeHandle]:
-        """The nodes at both ends of a probe."""
-        return self.handles[self.index_of[a]], self.handles[self.index_of[b]]
+    def _probe_pair(self, a: str, b: str) -> ProbePair:
+        """A probe from one node to another."""
+        asks, answers = self.handles[self.index_of[a]], self.handles[self.index_of[b]]
+        return ProbePair(asks.network_namespace, asks.spec.address, answers.spec.address)

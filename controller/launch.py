@@ -58,11 +58,6 @@ class Ended:
     summary: dict[str, object]
 
 
-def prepared(options: RunOptions) -> Scenario:
-    """The scenario that a run will use. Raises InputError."""
-    return parse_scenario(read_source(options.scenario), duration_s=options.duration_s)
-
-
 def open_runtime(name: str) -> Runtime:
     """The runtime of a name. Raises InputError or MachineError."""
     if name == "docker":
@@ -73,6 +68,12 @@ def open_runtime(name: str) -> Runtime:
 def sweep(everything: bool) -> list[str]:
     """Remove what killed runs left; with `everything`, end the runs that live too. The ids of the runs removed."""
     return runs.sweep(everything, [open_runtime("docker")], panel_run_ids, remove_panel)
+
+
+def end_run(place: RunPlace) -> list[str]:
+    """End one run and remove what it leaves; its id."""
+    runs.end_run(place, [open_runtime("docker")], remove_panel)
+    return [place.run_id]
 
 
 def default_out_dir(scenario: Scenario) -> Path:
@@ -86,8 +87,9 @@ async def launch(
     workload: Workload | None = None,
     on_ready: Callable[[Emulation], None] | None = None,
 ) -> Ended:
-    """Run a scenario to its end. Raises InputError, MachineError or SkyrackError; nothing of the run is left either way."""
-    scenario = prepared(options)
+    """Run a scenario to its end. Raises InputError, MachineError or SkyrackError; nothing of it is left either way."""
+    source = read_source(options.scenario)
+    scenario = parse_scenario(source, options.duration_s)
     require(diagnose(len(scenario.node_names)))
     runtime = open_runtime(options.runtime)
     choice = choose_shaper(options.shaper)
@@ -99,7 +101,7 @@ async def launch(
     schedule = Schedule.of(timeline, FaultSchedule.from_scenario(scenario, timeline))
     out_dir = (options.out_dir or default_out_dir(scenario)).resolve()
     with RunPlace.create(scenario.name, out_dir, len(timeline.nodes)) as place:
-        manifest = _manifest(scenario, timeline, place, runtime, choice)
+        manifest = _manifest(scenario, source.text, timeline, place, runtime, choice)
         recorder = Recorder(out_dir, manifest)
         emulation = Emulation(scenario, schedule, place, runtime, choice, recorder, narrator)
         try:
@@ -164,13 +166,13 @@ def _asked_to_end(emulation: Emulation, task: asyncio.Task[Any] | None) -> None:
 
 
 def _manifest(
-    scenario: Scenario, timeline: Timeline, place: RunPlace, runtime: Runtime, choice: ShaperChoice
+    scenario: Scenario, text: str, timeline: Timeline, place: RunPlace, runtime: Runtime, choice: ShaperChoice
 ) -> Manifest:
     """What the record says of the run before it starts."""
     return Manifest.here(
         run_id=place.run_id,
         scenario_name=scenario.name,
-        scenario_text=scenario.text,
+        scenario_text=text,
         timeline_hash=timeline.content_hash,
         seed=scenario.seed,
         epoch_utc=timeline.epoch_utc,

@@ -8,16 +8,27 @@ import numpy as np
 
 from controller.fabric.plan import ShapingPlan, shaping_plan
 from controller.faults import FaultSchedule
-from controller.links.routes import next_ports, round_trip_us
-from controller.timeline import BoolArray, IntArray, Role, Sky, Timeline
+from controller.links.routes import NONE, next_ports, path_costs, ports
+from controller.timeline import BoolArray, IntArray, LinkKind, Role, Sky, Timeline
 
-NO_ROUTE = -1
+NO_ROUTE = NONE
+
+
+@dataclass(frozen=True)
+class RoundTrips:
+    """What round trips are commanded to be. Shapes: both (n_pair,); NONE where there is no whole path."""
+
+    rtt_us: IntArray
+    hops: IntArray  # one way, there
 
 
 @dataclass(frozen=True)
 class Commanded:
-    """One step as the fabric shall be. `usable` (n_up,) masks `sky`; `next_port` (n_node, n_node) is [node, destination]
-    → the port of the node to send out of, or NO_ROUTE."""
+    """One step as the fabric shall be.
+
+    Shapes: usable (n_up,), the rows of `sky` that no fault masks; next_port (n_node, n_node), [node, destination] → the
+    node's port to send out of, or NO_ROUTE.
+    """
 
     step: int
     t_s: float
@@ -65,9 +76,12 @@ class Schedule:
         shaping = shaping_plan(self.port_start, timeline.links, sky, usable)
         return Commanded(step, t_s, sky, usable, shaping, next_port)
 
-    def round_trip_us(self, state: Commanded, a: int, b: int) -> tuple[int, int] | None:
-        """Commanded round trip between two nodes in µs and its hops one way, or None where there is no whole path."""
-        return round_trip_us(state.next_port, self.timeline.links, state.sky, state.usable, a, b)
+    def round_trips(self, state: Commanded, a: IntArray, b: IntArray) -> RoundTrips:
+        """Commanded round trips between pairs of nodes. Shapes: a and b (n_pair,), node indices."""
+        panel = ports(len(self.timeline.nodes), self.timeline.links, state.sky, state.usable)
+        there, back = path_costs(state.next_port, panel, a, b), path_costs(state.next_port, panel, b, a)
+        whole = (there.hops != NONE) & (back.hops != NONE)
+        return RoundTrips(np.where(whole, there.delay_us + back.delay_us, NONE), np.where(whole, there.hops, NONE))
 
 
 def default_probe_pairs(timeline: Timeline) -> list[tuple[str, str]]:
@@ -79,7 +93,7 @@ def default_probe_pairs(timeline: Timeline) -> list[tuple[str, str]]:
     pairs = [(a, b) for i, a in enumerate(gateways) for b in gateways[i + 1 :]]
     pairs += [(terminal, gateway) for terminal in of_role[Role.TERMINAL] for gateway in gateways]
     steps_up = np.bincount(timeline.link, minlength=len(timeline.links.a))
-    always = np.nonzero((steps_up == len(timeline.t_s)) & (timeline.links.kind == 0))[0]
-    spread = always[np.unique(np.linspace(0, len(always) - 1, min(4, len(always))).astype(int))] if len(always) else []
-    pairs += [(names[timeline.links.a[link]], names[timeline.links.b[link]]) for link in spread]
+    always = np.nonzero((steps_up == len(timeline.t_s)) & (timeline.links.kind == LinkKind.ISL))[0]
+    few = always[np.linspace(0, len(always) - 1, min(4, len(always))).astype(np.int64)]
+    pairs += [(names[timeline.links.a[link]], names[timeline.links.b[link]]) for link in few]
     return pairs

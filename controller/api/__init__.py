@@ -1,0 +1,1 @@
+"""What a run serves to the command line, and the client of it."""

@@ -1,4 +1,4 @@
-"""The command line's way to a run: blocking calls on the run's Unix socket, with deadlines, and skyrack's own errors."""
+"""The command line's way to a run: blocking calls on its Unix socket, with deadlines and skyrack's errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ControllerClient:
             return self._stub.Put(_put_messages(via, path, name), timeout=TRANSFER_S)
 
     def get(self, via: str, name: str, out: BinaryIO) -> int:
-        """Write an object that a gateway holds to a file; its size in bytes. The content is checked against the name."""
+        """Write an object that a gateway holds to a file, checked against its name; its size in bytes."""
         digest = hashlib.sha256()
         size_bytes = 0
         request = controller_pb2.ViaGetRequest(via=via, get=objects_pb2.GetRequest(object=name))

@@ -192,10 +192,14 @@ def show(told: controller_pb2.JobAtGateway, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document(told), indent=2))
         return
-    out.print(f"{told.job.spec.id} on {told.job.spec.on_node or told.via}: {state_of(told)} ({why(told)})", markup=False)
+    out.print(
+        f"{told.job.spec.id} on {told.job.spec.on_node or told.via}: {state_of(told)} ({why(told)})", markup=False
+    )
     sys.stdout.write(told.job.stdout.decode(errors="replace"))
     for output in told.job.outputs:
-        out.print(f"output {output.name}: {output.object} ({output.size_bytes} bytes at {output.at_node})", markup=False)
+        out.print(
+            f"output {output.name}: {output.object} ({output.size_bytes} bytes at {output.at_node})", markup=False
+        )
 
 
 COMMANDS = (put, get, submit, jobs, watch, cancel)

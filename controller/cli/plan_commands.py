@@ -68,15 +68,17 @@ def init(preset: str, out_file: Path | None) -> None:
 @click.option("--duration", "duration_s", type=float, help="Seconds; default: the scenario's.")
 def plan(scenario: str, out_file: Path | None, duration_s: float | None) -> None:
     """Print the sky of a scenario: a JSON line a step, with every node and every usable link."""
-    from controller.launch import RunOptions, prepared
+    from controller.faults import FaultSchedule
     from controller.planner import plan as plan_sky
     from controller.record.plan_export import plan_lines
+    from controller.scenario.load import load_scenario
 
-    checked = prepared(RunOptions(scenario, duration_s=duration_s))
+    checked = load_scenario(scenario, duration_s)
     timeline = plan_sky(checked)
+    faults = FaultSchedule.from_scenario(checked, timeline)
 
     def write(stream: TextIO) -> None:
-        for line in plan_lines(checked, timeline):
+        for line in plan_lines(timeline, faults):
             stream.write(line + "\n")
 
     if out_file is None:
@@ -95,17 +97,33 @@ def plan(scenario: str, out_file: Path | None, duration_s: float | None) -> None
 @click.option("--duration", "duration_s", type=float, help="Seconds; default: the scenario's.")
 def contacts(scenario: str, form: str, duration_s: float | None) -> None:
     """Print the contact plan: a row a scheduled link interval."""
-    from controller.launch import RunOptions, prepared
-    from controller.links.contacts import COLUMNS, contact_rows, to_csv, to_json
+    from controller.links.contacts import contacts as contact_plan
+    from controller.links.contacts import contacts_csv, contacts_json
     from controller.planner import plan as plan_sky
+    from controller.scenario.load import load_scenario
 
-    rows = contact_rows(plan_sky(prepared(RunOptions(scenario, duration_s=duration_s))))
+    rows = contact_plan(plan_sky(load_scenario(scenario, duration_s)))
     if form == "csv":
-        click.echo(to_csv(rows), nl=False)
+        click.echo(contacts_csv(rows), nl=False)
     elif form == "json":
-        click.echo(to_json(rows))
+        click.echo(contacts_json(rows))
     else:
-        table(COLUMNS, ([getattr(row, column) for column in COLUMNS] for row in rows))
+        table(
+            ("A", "B", "Kind", "Start (UTC)", "End (UTC)", "Duration (s)", "Max elevation (°)", "Min range (km)"),
+            (
+                (
+                    row.a,
+                    row.b,
+                    row.kind,
+                    f"{row.start_utc:%H:%M:%S}",
+                    f"{row.end_utc:%H:%M:%S}",
+                    f"{row.duration_s:g}",
+                    "–" if row.max_elevation_deg is None else f"{row.max_elevation_deg:.1f}",
+                    f"{row.min_range_m / 1e3:.1f}",
+                )
+                for row in rows
+            ),
+        )
 
 
 COMMANDS = (doctor, presets, init, plan, contacts)

@@ -29,7 +29,9 @@ def run_options(command: Command) -> Command:
     for option in (
         click.option("--runtime", type=click.Choice(["docker", "namespace"]), default="docker", show_default=True),
         click.option("--shaper", type=click.Choice(["auto", "netem", "delay-line"]), default="auto", show_default=True),
-        click.option("--out", "out_dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of the record."),
+        click.option(
+            "--out", "out_dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of the record."
+        ),
     ):
         command = option(command)
     return command
@@ -54,9 +56,7 @@ def run(
 @run_options
 @click.option("--duration", "duration_s", type=float, default=DEMO_DURATION_S, show_default=True, help="Seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json at the end.")
-def demo(
-    scenario: str, runtime: str, shaper: str, out_dir: Path | None, duration_s: float, as_json: bool
-) -> None:
+def demo(scenario: str, runtime: str, shaper: str, out_dir: Path | None, duration_s: float, as_json: bool) -> None:
     """Run a scenario with the hot-spot workload: the same search on the ground and in orbit, and across a blackout."""
     from controller.launch import RunOptions
     from controller.workloads.hot_spots import hot_spots
@@ -86,14 +86,13 @@ def _run_to_end(options: RunOptions, as_json: bool, workload: Workload | None) -
 @click.option("--duration", "duration_s", type=float, help="Seconds of moving sky; its last state stays after that.")
 def up(scenario: str, runtime: str, shaper: str, out_dir: Path | None, duration_s: float | None) -> None:
     """Bring a scenario up in the background; return when every node answers."""
-    from controller.launch import prepared
+    from controller.launch import default_out_dir
+    from controller.scenario.load import load_scenario
 
     options = ["--runtime", runtime, "--shaper", shaper]
     if duration_s is not None:
         options += ["--duration", str(duration_s)]
-    from controller.launch import RunOptions, default_out_dir
-
-    checked = prepared(RunOptions(scenario, duration_s=duration_s))
+    checked = load_scenario(scenario, duration_s)
     folder = (out_dir or default_out_dir(checked)).resolve()
     narrator = TerminalNarrator(quiet_in_pipe=True)
     reader, writer = os.pipe()

@@ -12,7 +12,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+PIPE_COLUMNS = 160  # a pipe has no width; tables shall not be folded in it
 out = Console(soft_wrap=True, highlight=False)
+if not out.is_terminal:
+    out.width = PIPE_COLUMNS
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 

@@ -44,8 +44,8 @@ class ShapingPlan:
     @classmethod
     def dark(cls, n_port: int) -> Self:
         """Every direction of n_port ports patched to nothing."""
-        zeros = np.zeros(n_port, np.int64)
-        return cls(np.arange(n_port), np.full(n_port, DARK), zeros, zeros, np.zeros(n_port))
+        ports, dark = np.arange(n_port), np.full(n_port, DARK)
+        return cls(ports, dark, np.zeros(n_port, np.int64), np.zeros(n_port, np.int64), np.zeros(n_port))
 
     def changed_from(self, before: ShapingPlan) -> ShapingPlan:
         """The directions of this plan that differ from `before`, each with its complete state.

@@ -94,9 +94,10 @@ def path(routes: IntArray, panel: Ports, source: int, destination: int) -> list[
     nodes = [source]
     while nodes[-1] != destination:
         port = int(routes[nodes[-1], destination])
-        if port == NONE or len(nodes) > len(routes):
+        peer = NONE if port == NONE else int(panel.peer[nodes[-1], port])
+        if peer == NONE or len(nodes) > len(routes):
             return []
-        nodes.append(int(panel.peer[nodes[-1], port]))
+        nodes.append(peer)
     return nodes
 
 
@@ -118,11 +119,13 @@ def path_costs(routes: IntArray, panel: Ports, source: IntArray, destination: In
         if not len(on_way):
             break
         port = routes[at[on_way], destination[on_way]]
-        lost = on_way[port == NONE]
+        peer = np.where(port == NONE, NONE, panel.peer[at[on_way], port])
+        lost = on_way[peer == NONE]
         delay_us[lost] = hops[lost] = NONE
-        on_way, port = on_way[port != NONE], port[port != NONE]
+        goes_on = peer != NONE
+        on_way, port, peer = on_way[goes_on], port[goes_on], peer[goes_on]
         delay_us[on_way] += panel.delay_us[at[on_way], port]
         hops[on_way] += 1
-        at[on_way] = panel.peer[at[on_way], port]
+        at[on_way] = peer
         on_way = on_way[at[on_way] != destination[on_way]]
     return PathCosts(delay_us, hops)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from controller.errors import InputError
 from controller.scenario.messages import structural_problems
-from controller.scenario.model import Scenario
+from controller.scenario.model import MAX_DURATION_S, Scenario
 
 # Positions and sunlight take 32 bytes a node and step, link states about as much again: some 3 GB.
 MAX_NODE_STEPS = 50_000_000
@@ -59,32 +59,46 @@ def read_source(path_or_preset: str) -> Source:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def load_scenario(path_or_preset: str) -> Scenario:
+def load_scenario(path_or_preset: str, duration_s: float | None = None) -> Scenario:
     """A scenario, validated whole. Raises InputError that names file, key, value and what is allowed for each mistake.
 
     Paths in the file are relative to the file.
     """
-    return parse_scenario(read_source(path_or_preset))
+    return parse_scenario(read_source(path_or_preset), duration_s)
 
 
-def parse_scenario(source: Source) -> Scenario:
-    """As load_scenario, from text."""
+def parse_scenario(source: Source, duration_s: float | None = None) -> Scenario:
+    """As load_scenario, from text. A duration takes the place of the file's, and is held to the same rules."""
     try:
         raw = tomllib.loads(source.text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{source.label}: not valid TOML: {error}") from error
+    if duration_s is not None:
+        raw["duration_s"] = duration_s
     try:
         scenario = Scenario.model_validate(raw, context=source.folder)
     except ValidationError as error:
-        raise _input_error(source, structural_problems(error, Scenario)) from error
+        raise _input_error(source.label, structural_problems(error, Scenario)) from error
     problems = _cross_problems(scenario)
     if problems:
-        raise _input_error(source, problems)
-    return scenario
+        raise _input_error(source.label, problems)
+    return scenario.labelled(source.label)
 
 
-def _input_error(source: Source, problems: Sequence[str]) -> InputError:
-    return InputError("\n".join(f"{source.label}: {problem}" for problem in problems))
+def with_duration(scenario: Scenario, duration_s: float) -> Scenario:
+    """The same scenario, shorter or longer. Raises InputError for a duration that its step or memory does not fit."""
+    changed = scenario.model_copy(update={"duration_s": float(duration_s)})
+    if not scenario.step_s <= duration_s <= MAX_DURATION_S:
+        problem = f"must be from step_s = {scenario.step_s:g} to {MAX_DURATION_S:g}"
+        raise InputError(f"{scenario.label}: duration_s = {duration_s:g}: {problem}")
+    problems = _size_problems(changed)
+    if problems:
+        raise _input_error(scenario.label, problems)
+    return changed
+
+
+def _input_error(label: str, problems: Sequence[str]) -> InputError:
+    return InputError("\n".join(f"{label}: {problem}" for problem in problems))
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -117,12 +131,17 @@ def _cross_problems(scenario: Scenario) -> list[str]:
                 problems.append(f"probe[{i}].{side} = {end!r}: no node is called so{_nearest(end, names)}")
         if probe.a == probe.b:
             problems.append(f"probe[{i}].b = {probe.b!r}: must be another node than a")
-    if len(names) * scenario.n_step > MAX_NODE_STEPS:
-        problems.append(
-            f"duration_s = {scenario.duration_s}: {len(names)} nodes and {scenario.n_step} steps are more than memory "
-            f"holds; nodes × steps may reach {MAX_NODE_STEPS:,}: shorten duration_s or lengthen step_s"
-        )
-    return problems
+    return problems + _size_problems(scenario)
+
+
+def _size_problems(scenario: Scenario) -> list[str]:
+    n_node = len(scenario.node_names)
+    if n_node * scenario.n_step <= MAX_NODE_STEPS:
+        return []
+    return [
+        f"duration_s = {scenario.duration_s:g}: {n_node} nodes and {scenario.n_step} steps are more than memory holds; "
+        f"nodes × steps may reach {MAX_NODE_STEPS:,}: shorten duration_s or lengthen step_s"
+    ]
 
 
 def _name_problems(scenario: Scenario) -> list[str]:

@@ -1,7 +1,7 @@
 """Hot spots in an Earth-observation scene: searched on the ground after a bent pipe, and in orbit.
 
-A satellite captures a scene of 24 MB. *Bent pipe*: the scene goes down to the gateway and is searched there. *In orbit*:
-the search runs on the satellite, and only the finding goes down. Both must find the same; then a second scene is sent
+A satellite captures a scene of 24 MB. *Bent pipe*: the scene goes down to the gateway and is searched there. *In
+orbit*: the search runs on the satellite, and only the finding goes down. Both must find the same; then a second scene is sent
 down just before the scenario's blackout of the gateway, waits it out, and completes.
 """
 
@@ -65,14 +65,11 @@ class HotSpots:
 
     def _farthest_satellite(self) -> str:
         """The satellite with the longest commanded round trip to the gateway: the one that gains most in orbit."""
-        emulation, state = self._emulation, self._emulation.state
-        gateway = emulation.index_of[self.gateway]
-        round_trips_us = [
-            trip[0] if (trip := emulation.schedule.round_trip_us(state, gateway, index)) else -1
-            for index, node in enumerate(emulation.timeline.nodes)
-            if node.role is Role.SATELLITE
-        ]
-        return emulation.timeline.nodes[int(np.argmax(round_trips_us))].name
+        emulation = self._emulation
+        satellites = [i for i, node in enumerate(emulation.timeline.nodes) if node.role is Role.SATELLITE]
+        gateways = np.full(len(satellites), emulation.index_of[self.gateway])
+        trips = emulation.schedule.round_trips(emulation.state, gateways, np.array(satellites))
+        return emulation.timeline.nodes[satellites[int(np.argmax(trips.rtt_us))]].name
 
     async def _put_script(self, name: str) -> str:
         """Bring a script to the gateway."""
@@ -127,7 +124,7 @@ class HotSpots:
         spec = jobs_pb2.JobSpec(
             id=f"truth-{output.object[-12:]}",
             on_node=self.gateway,
-            command=jobs_pb2.JobSpec.Command(argv=["sh", "-c", 'cp "$SKYRACK_INPUTS" "$SKYRACK_OUTPUT_DIR/truth.json"']),
+            command=jobs_pb2.JobSpec.Command(argv=["sh", "-c", 'cp "$SKYRACK_INPUTS" "$SKYRACK_OUTPUT_DIR"/truth']),
             inputs=[jobs_pb2.JobInput(object=output.object, at_node=self.satellite)],
         )
         job = await self._done(spec)

@@ -56,7 +56,7 @@ def test_the_walk_sees_the_house() -> None:
 
 @pytest.mark.parametrize("path", [path for path in sources() if is_pure(path)], ids=place)
 def test_pure_rooms_import_only_pure_things(path: Path) -> None:
-    """Pure rooms use the standard library (no sockets, clocks or processes), numpy, scipy, sgp4, pydantic and each other."""
+    """Pure rooms use numpy, scipy, sgp4, pydantic, each other, and of the standard library what has no effects."""
     for module in imports(path):
         top, *rest = module.split(".")
         assert top not in PURE_FORBIDDEN_STDLIB, f"{place(path)} imports {module}"
