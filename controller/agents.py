@@ -1,0 +1,264 @@
+"""The controller's way to one node: its agent's control plane, a Unix socket.
+
+Every node answers `info`. Objects and jobs are taken by gateways alone; what is meant for another node goes on from
+there over the emulated network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Self, TypeAlias
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from controller.errors import InputError, SkyrackError
+from protos.skyrack.v1 import (
+    jobs_pb2,
+    jobs_pb2_grpc,
+    node_pb2,
+    node_pb2_grpc,
+    objects_pb2,
+    objects_pb2_grpc,
+)
+
+CHUNK_BYTES: Final = 256 * 1024
+FINAL_STATES: Final = frozenset(
+    {
+        jobs_pb2.JOB_STATE_SUCCEEDED,
+        jobs_pb2.JOB_STATE_FAILED,
+        jobs_pb2.JOB_STATE_CANCELLED,
+        jobs_pb2.JOB_STATE_EXPIRED,
+    }
+)
+
+# The socket is local: an agent that starts up is tried again often, and a call that hangs is the agent's fault.
+_CHANNEL_OPTIONS: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+)
+_CALL_DEADLINE_S: Final = 20.0
+_STREAM_DEADLINE_S: Final = 3600.0
+_DATA_PLANE_SERVICE: Final = "skyrack.v1.Jobs"
+_READY_POLL_S: Final = 0.1
+
+_USER_MISTAKES: Final = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.OUT_OF_RANGE,
+    }
+)
+
+
+ChunksFrom: TypeAlias = Callable[[int], AsyncIterator[bytes]]
+"""An object's bytes from an offset."""
+
+
+class AgentClient:
+    """One node's agent. An async context manager; every call has a deadline.
+
+    Raises InputError where the agent says that the asker is wrong, SkyrackError where it cannot (or does not answer).
+    """
+
+    def __init__(self, control_socket: Path, name: str = "") -> None:
+        self._name = name or str(control_socket)
+        self._target = f"unix:{control_socket}"
+
+    async def __aenter__(self) -> Self:
+        self._channel = grpc.aio.insecure_channel(self._target, options=_CHANNEL_OPTIONS)
+        self._node = node_pb2_grpc.NodeStub(self._channel)
+        self._jobs = jobs_pb2_grpc.JobsStub(self._channel)
+        self._objects = objects_pb2_grpc.ObjectsStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
+
+    async def wait_ready(self, deadline_s: float, *, data_plane: bool = False) -> None:
+        """Return once the agent answers; with data_plane, once other nodes can reach it at its address, too.
+
+        Raises SkyrackError after deadline_s.
+        """
+        request = health_pb2.HealthCheckRequest(service=_DATA_PLANE_SERVICE if data_plane else "")
+        last = "its socket does not answer"
+        try:
+            async with asyncio.timeout(deadline_s):
+                while True:
+                    try:
+                        # The channel dials again by itself while the call waits.
+                        answer = await self._health.Check(request, timeout=deadline_s, wait_for_ready=True)
+                        if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                            return
+                        last = "it has not been given its address"
+                    except grpc.aio.AioRpcError as error:
+                        last = error.details() or last
+                    await asyncio.sleep(_READY_POLL_S)
+        except TimeoutError:
+            raise SkyrackError(f"the agent of {self._name} was not ready after {deadline_s:g} s: {last}") from None
+
+    async def info(self) -> node_pb2.NodeInfo:
+        """Who and how the node is."""
+        with self._meaning():
+            return await self._node.GetInfo(node_pb2.GetNodeRequest(), timeout=_CALL_DEADLINE_S)
+
+    async def put_bytes(self, content: bytes) -> objects_pb2.ObjectInfo:
+        """Store an object at a gateway."""
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
+
+        async def chunks(offset_bytes: int) -> AsyncIterator[bytes]:
+            for start in range(offset_bytes, len(content), CHUNK_BYTES):
+                yield content[start : start + CHUNK_BYTES]
+
+        return await self._put(f"sha256:{digest}", len(content), chunks)
+
+    async def put_file(self, path: Path) -> objects_pb2.ObjectInfo:
+        """Store a file as an object at a gateway. Raises InputError if it cannot be read."""
+        try:
+            digest, size_bytes = await asyncio.to_thread(_digest_of, path)
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+        async def chunks(offset_bytes: int) -> AsyncIterator[bytes]:
+            with path.open("rb") as file:
+                while chunk := await asyncio.to_thread(os.pread, file.fileno(), CHUNK_BYTES, offset_bytes):
+                    offset_bytes += len(chunk)
+                    yield chunk
+
+        return await self._put(f"sha256:{digest}", size_bytes, chunks)
+
+    async def put(self, requests: AsyncIterator[objects_pb2.PutRequest]) -> objects_pb2.ObjectInfo:
+        """Pass on a put as it comes from a client of the controller's."""
+        with self._meaning():
+            return await self._objects.Put(requests, timeout=_STREAM_DEADLINE_S)
+
+    async def stat(self, name: str) -> objects_pb2.ObjectInfo:
+        """What a gateway holds of an object."""
+        with self._meaning():
+            return await self._objects.Stat(objects_pb2.StatRequest(object=name), timeout=_CALL_DEADLINE_S)
+
+    async def get(self, name: str, offset_bytes: int = 0) -> AsyncIterator[bytes]:
+        """An object of a gateway's, in chunks."""
+        async for response in self.get_responses(objects_pb2.GetRequest(object=name, offset_bytes=offset_bytes)):
+            if response.WhichOneof("part") == "chunk":
+                yield response.chunk
+
+    async def get_responses(self, request: objects_pb2.GetRequest) -> AsyncIterator[objects_pb2.GetResponse]:
+        """An object of a gateway's as the wire has it, to be passed on."""
+        with self._meaning():
+            call = self._objects.Get(request, timeout=_STREAM_DEADLINE_S)
+            try:
+                async for response in call:
+                    yield response
+            finally:
+                call.cancel()
+
+    async def get_file(self, name: str, path: Path) -> int:
+        """Write an object of a gateway's to a file, which appears when it is whole and right. Its size in bytes."""
+        aside = path.with_name(f"{path.name}.part")
+        sha256 = hashlib.sha256()
+        size_bytes = 0
+        try:
+            with aside.open("wb") as file:
+                async for chunk in self.get(name):
+                    await asyncio.to_thread(file.write, chunk)
+                    sha256.update(chunk)
+                    size_bytes += len(chunk)
+            if name != f"sha256:{sha256.hexdigest()}":
+                raise SkyrackError(f"{self._name} sent other bytes than {name}; nothing is kept")
+            aside.replace(path)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}") from error
+        finally:
+            aside.unlink(missing_ok=True)
+        return size_bytes
+
+    async def submit(self, spec: jobs_pb2.JobSpec) -> jobs_pb2.Job:
+        """Give a gateway a job. After: the gateway has it on disk."""
+        with self._meaning():
+            return await self._jobs.Submit(jobs_pb2.SubmitRequest(spec=spec), timeout=_CALL_DEADLINE_S)
+
+    async def job(self, job_id: str) -> jobs_pb2.Job:
+        """One job of a gateway's."""
+        with self._meaning():
+            return await self._jobs.Get(jobs_pb2.GetJobRequest(id=job_id), timeout=_CALL_DEADLINE_S)
+
+    async def jobs(self) -> list[jobs_pb2.Job]:
+        """All jobs of a gateway's, oldest first."""
+        with self._meaning():
+            answer = await self._jobs.List(jobs_pb2.ListJobsRequest(), timeout=_CALL_DEADLINE_S)
+        return list(answer.jobs)
+
+    async def watch(self, job_id: str, after_revision: int = 0) -> AsyncIterator[jobs_pb2.Job]:
+        """A job now and at every change, until it is final."""
+        request = jobs_pb2.WatchJobRequest(id=job_id, after_revision=after_revision)
+        with self._meaning():
+            call = self._jobs.Watch(request, timeout=_STREAM_DEADLINE_S)
+            try:
+                async for job in call:
+                    yield job
+            finally:
+                call.cancel()
+
+    async def wait_final(self, job_id: str, deadline_s: float) -> jobs_pb2.Job:
+        """The job once it is final. Raises SkyrackError after deadline_s, with the state and reason it was left in."""
+        job = await self.job(job_id)
+        try:
+            async with asyncio.timeout(deadline_s):
+                async for job in self.watch(job_id):
+                    if job.state in FINAL_STATES:
+                        break
+        except TimeoutError:
+            state = jobs_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_")
+            raise SkyrackError(f"job {job_id} is {state} after {deadline_s:g} s: {job.reason}") from None
+        return job
+
+    async def cancel(self, job_id: str) -> jobs_pb2.Job:
+        """Ask for a job's end."""
+        with self._meaning():
+            return await self._jobs.Cancel(jobs_pb2.CancelJobRequest(id=job_id), timeout=_CALL_DEADLINE_S)
+
+    async def _put(self, name: str, size_bytes: int, chunks: ChunksFrom) -> objects_pb2.ObjectInfo:
+        committed_bytes = (await self.stat(name)).committed_bytes
+
+        async def requests() -> AsyncIterator[objects_pb2.PutRequest]:
+            header = objects_pb2.PutRequest.Header(object=name, size_bytes=size_bytes, offset_bytes=committed_bytes)
+            yield objects_pb2.PutRequest(header=header)
+            async for chunk in chunks(committed_bytes):
+                yield objects_pb2.PutRequest(chunk=chunk)
+
+        return await self.put(requests())
+
+    @contextmanager
+    def _meaning(self) -> Iterator[None]:
+        """Turn gRPC's errors into ours."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            code, details = error.code(), error.details() or ""
+            if code in _USER_MISTAKES:
+                raise InputError(f"{self._name}: {details}") from error
+            if code == grpc.StatusCode.UNIMPLEMENTED:
+                raise InputError(f"{self._name} is no gateway: jobs and objects go through a gateway") from error
+            if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise SkyrackError(f"the agent of {self._name} did not answer in time") from error
+            if code == grpc.StatusCode.UNAVAILABLE:
+                raise SkyrackError(f"the agent of {self._name} does not answer: {details}") from error
+            raise SkyrackError(f"{self._name}: {details}") from error
+
+
+def _digest_of(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return digest, os.fstat(file.fileno()).st_size

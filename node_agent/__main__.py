@@ -1,0 +1,6 @@
+"""`python -m node_agent`: the agent as a program."""
+
+from node_agent.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Why an agent says no. `services` gives each its gRPC status.
+
+Refusal
+├── InvalidArgument     what was asked is malformed
+├── NotFound            no such job, or no such object here
+├── AlreadyExists       the job's id is taken by another spec
+├── FailedPrecondition  this agent cannot do that, or something it needs is not here
+├── OutOfRange          an offset past what is committed
+├── DataLoss            the bytes do not hash to their name
+└── Exhausted           the store is full
+"""
+
+from __future__ import annotations
+
+
+class Refusal(Exception):  # noqa: N818 — an answer, not a defect
+    """The agent (or the peer it asked) declines, for good: asking again changes nothing."""
+
+
+class InvalidArgument(Refusal):
+    """What was asked is malformed."""
+
+
+class NotFound(Refusal):
+    """No such job, or no such object here."""
+
+
+class AlreadyExists(Refusal):
+    """The job's id is taken by another spec."""
+
+
+class FailedPrecondition(Refusal):
+    """This agent cannot do that, or something it needs is not here."""
+
+
+class OutOfRange(Refusal):
+    """An offset past what is committed."""
+
+
+class DataLoss(Refusal):
+    """The bytes do not hash to their name."""
+
+
+class Exhausted(Refusal):
+    """The store is full."""

@@ -1,0 +1,190 @@
+"""One contact with another agent over the data plane: a channel, its calls, and what its errors mean.
+
+What the network does is a Break: another contact may do better. What the peer decides is a Refusal: it will not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from node_agent import wire
+from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound, Refusal
+from node_agent.store import ObjectStore, chunks_of
+from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
+
+_RESOLVE_DEADLINE_S = 2.0
+
+_BREAKS: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.INTERNAL,  # what HTTP/2 says of a stream that was cut
+    }
+)
+_REFUSALS: Final[Mapping[grpc.StatusCode, type[Refusal]]] = {
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.DATA_LOSS: DataLoss,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Exhausted,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+}
+
+
+class Break(Exception):  # noqa: N818 — a state of the network, not a defect
+    """The contact is gone, or never was. The message says how that showed."""
+
+
+class Resolver:
+    """Where nodes are: those given by name, and all that the machine's resolver (/etc/hosts) knows."""
+
+    def __init__(self, peers: Mapping[str, str], port: int) -> None:
+        self._peers = dict(peers)
+        self._port = port
+
+    async def target(self, node: str) -> str:
+        """The node's place for gRPC. Raises Break when no such name is known."""
+        address = self._peers.get(node)
+        if address is None:
+            resolving = asyncio.get_running_loop().getaddrinfo(
+                node, self._port, family=socket.AF_INET, type=socket.SOCK_STREAM
+            )
+            try:
+                found = await asyncio.wait_for(resolving, _RESOLVE_DEADLINE_S)
+            except (socket.gaierror, UnicodeError, TimeoutError):
+                raise Break(f"no node is called {node}") from None
+            address = str(found[0][4][0])
+        return f"ipv4:{address}:{self._port}"
+
+
+class Peer:
+    """The agent of another node, during one contact."""
+
+    def __init__(self, node: str, channel: grpc.aio.Channel) -> None:
+        self.node = node
+        self.heard_mono_s = time.monotonic()
+        self._health = health_pb2_grpc.HealthStub(channel)
+        self._jobs = jobs_pb2_grpc.JobsStub(channel)
+        self._objects = objects_pb2_grpc.ObjectsStub(channel)
+
+    async def hello(self) -> None:
+        """Hear that it is there. Raises Break soon if it is not."""
+        with self._listening():
+            await self._health.Check(health_pb2.HealthCheckRequest(), timeout=wire.HELLO_DEADLINE_S)
+
+    async def job(self, job_id: str) -> jobs_pb2.Job | None:
+        """The job as the node knows it, if it does."""
+        try:
+            with self._listening():
+                return await self._jobs.Get(jobs_pb2.GetJobRequest(id=job_id), timeout=wire.ANSWER_DEADLINE_S)
+        except NotFound:
+            return None
+
+    async def submit(self, spec: jobs_pb2.JobSpec) -> jobs_pb2.Job:
+        """Give it the job; once or again."""
+        with self._listening():
+            return await self._jobs.Submit(jobs_pb2.SubmitRequest(spec=spec), timeout=wire.ANSWER_DEADLINE_S)
+
+    async def cancel(self, job_id: str) -> jobs_pb2.Job | None:
+        """End the job there. How it ended, or None if the node does not know it."""
+        try:
+            with self._listening():
+                return await self._jobs.Cancel(jobs_pb2.CancelJobRequest(id=job_id), timeout=wire.ANSWER_DEADLINE_S)
+        except NotFound:
+            return None
+
+    async def watch(self, job_id: str) -> AsyncIterator[jobs_pb2.Job]:
+        """The job there, now and at every change. Raises NotFound."""
+        with self._listening():
+            request = jobs_pb2.WatchJobRequest(id=job_id)
+            async for job in self._jobs.Watch(request, timeout=wire.STREAM_DEADLINE_S):
+                self.heard_mono_s = time.monotonic()
+                yield job
+
+    async def committed_bytes(self, name: str) -> int:
+        """How much of an object it has."""
+        with self._listening():
+            info = await self._objects.Stat(objects_pb2.StatRequest(object=name), timeout=wire.ANSWER_DEADLINE_S)
+        return info.committed_bytes
+
+    async def put(self, store: ObjectStore, name: str, offset_bytes: int, on_sent: Callable[[int], None]) -> None:
+        """Send an object from an offset. on_sent hears how far it is. After: the peer has all of it on disk."""
+        with store.reading(name) as fd, self._listening():
+            await self._objects.Put(_put_requests(fd, name, offset_bytes, on_sent), timeout=wire.STREAM_DEADLINE_S)
+
+    async def fetch(self, store: ObjectStore, name: str, on_received: Callable[[int, int, int], None]) -> None:
+        """Bring an object into the store, from where an earlier contact left it. After: it is whole, on disk.
+
+        on_received hears the new chunk's bytes, how many are here, and of how many. Raises NotFound, DataLoss,
+        Exhausted.
+        """
+        offset_bytes = store.committed_bytes(name)
+        request = objects_pb2.GetRequest(object=name, offset_bytes=offset_bytes)
+        with self._listening():
+            call = self._objects.Get(request, timeout=wire.STREAM_DEADLINE_S)
+            try:
+                responses = aiter(call)
+                first = await anext(responses, objects_pb2.GetResponse())
+                async with store.receiving(name, first.info.size_bytes) as part:
+                    async for response in responses:
+                        await store.append(part, offset_bytes, response.chunk)
+                        offset_bytes += len(response.chunk)
+                        self.heard_mono_s = time.monotonic()
+                        on_received(len(response.chunk), offset_bytes, part.size_bytes)
+                    await store.finish(part, name)
+            finally:
+                call.cancel()
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Turn gRPC's errors into a Break or a Refusal."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            if error.code() in _BREAKS:
+                raise Break(_meaning(self.node, error.details() or "")) from error
+            said = f"{self.node} says: {error.details()}"
+            raise _REFUSALS.get(error.code(), Refusal)(said) from error
+        self.heard_mono_s = time.monotonic()
+
+
+@asynccontextmanager
+async def contact(node: str, resolver: Resolver) -> AsyncIterator[Peer]:
+    """A fresh channel to a node that answers; nothing of an earlier one (its TCP timers, its back-off) delays it.
+
+    Raises Break within two seconds if it does not answer.
+    """
+    async with grpc.aio.insecure_channel(await resolver.target(node), options=wire.CLIENT_OPTIONS) as channel:
+        peer = Peer(node, channel)
+        await peer.hello()
+        yield peer
+
+
+async def _put_requests(
+    fd: int, name: str, offset_bytes: int, on_sent: Callable[[int], None]
+) -> AsyncIterator[objects_pb2.PutRequest]:
+    size_bytes = os.fstat(fd).st_size
+    header = objects_pb2.PutRequest.Header(object=name, size_bytes=size_bytes, offset_bytes=offset_bytes)
+    yield objects_pb2.PutRequest(header=header)
+    async for chunk in chunks_of(fd, offset_bytes):
+        yield objects_pb2.PutRequest(chunk=chunk)
+        offset_bytes += len(chunk)
+        on_sent(offset_bytes)
+
+
+def _meaning(node: str, details: str) -> str:
+    """gRPC's words for a break, for people."""
+    if "unreachable" in details or "No route to host" in details:
+        return f"no route to {node}"
+    if "Connection refused" in details:
+        return f"nothing listens at {node} yet"
+    return f"no answer from {node}"

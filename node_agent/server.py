@@ -1,0 +1,128 @@
+"""The agent's two planes.
+
+The control plane is one Unix socket for the emulator, open from the start. The data plane is TCP on the node's own
+address, open as soon as the node has that address. Jobs and objects reach satellites and terminals over the data plane
+alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from node_agent import wire
+from node_agent.engine import Engine
+from node_agent.services import Identity, Jobs, Node, Objects
+from node_agent.store import ObjectStore
+from protos.skyrack.v1 import jobs_pb2_grpc, node_pb2_grpc, objects_pb2_grpc
+
+_log = logging.getLogger(__name__)
+
+JOBS: Final = "skyrack.v1.Jobs"
+OBJECTS: Final = "skyrack.v1.Objects"
+NODE: Final = "skyrack.v1.Node"
+
+_ADDRESS_DEADLINE_S = 300.0
+_ADDRESS_POLL_S = 0.1
+_GRACE_S = 0.5
+_UNIX_PATH_MAX_BYTES = 107
+
+
+class PlaneError(Exception):
+    """A plane cannot be opened. Says which, where and why."""
+
+
+class Planes:
+    """Both planes of one agent, from open to close."""
+
+    def __init__(self, identity: Identity, store: ObjectStore, engine: Engine) -> None:
+        self._identity = identity
+        self._store = store
+        self._engine = engine
+        self._health = health.aio.HealthServicer()
+        self._servers: list[grpc.aio.Server] = []
+
+    async def open_control(self, path: Path) -> None:
+        """Serve the emulator. After: the socket exists, for its owner alone. Raises PlaneError."""
+        if len(os.fsencode(path)) > _UNIX_PATH_MAX_BYTES:
+            raise PlaneError(
+                f"control socket {path}: longer than {_UNIX_PATH_MAX_BYTES} bytes, as far as a socket's path goes"
+            )
+        for service in (JOBS, OBJECTS):
+            await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+        server = self._new_server()
+        node_pb2_grpc.add_NodeServicer_to_server(Node(self._identity, self._store, self._engine), server)
+        if self._identity.role == "gateway":
+            self._add_work(server)
+        mask = os.umask(0o177)
+        try:
+            server.add_insecure_port(f"unix:{path}")
+        except RuntimeError as error:
+            raise PlaneError(f"control socket {path}: {error}") from error
+        finally:
+            os.umask(mask)
+        await server.start()
+        self._servers.append(server)
+
+    async def open_data(self, port: int) -> None:
+        """Serve other nodes, once the node has its address. Raises PlaneError."""
+        address = self._identity.address
+        await _wait_for_address(address)
+        server = self._new_server()
+        self._add_work(server)
+        reflection.enable_server_reflection([JOBS, OBJECTS, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        try:
+            server.add_insecure_port(f"{address}:{port}")
+        except RuntimeError as error:
+            raise PlaneError(f"data plane {address}:{port}: {error}") from error
+        await server.start()
+        self._servers.append(server)
+        for service in (JOBS, OBJECTS):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        _log.info("data plane open at %s:%d", address, port)
+
+    async def close(self) -> None:
+        """Take no more calls, and give those under way a moment."""
+        await self._health.enter_graceful_shutdown()
+        await asyncio.gather(*(server.stop(_GRACE_S) for server in self._servers))
+
+    def _new_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(options=wire.SERVER_OPTIONS)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        return server
+
+    def _add_work(self, server: grpc.aio.Server) -> None:
+        objects_pb2_grpc.add_ObjectsServicer_to_server(Objects(self._store), server)
+        jobs_pb2_grpc.add_JobsServicer_to_server(Jobs(self._engine), server)
+
+
+async def _wait_for_address(address: str) -> None:
+    """Wait until one can bind to the address: the emulator gives it to the node shortly after its start."""
+    loop = asyncio.get_running_loop()
+    deadline_mono_s = loop.time() + _ADDRESS_DEADLINE_S
+    while not _has_address(address):
+        if loop.time() > deadline_mono_s:
+            raise PlaneError(
+                f"data plane: the node was not given its address {address} within {_ADDRESS_DEADLINE_S:.0f} s"
+            )
+        await asyncio.sleep(_ADDRESS_POLL_S)
+
+
+def _has_address(address: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                return False
+            raise PlaneError(f"data plane: address {address}: {error.strerror}") from error
+    return True
