@@ -4,6 +4,7 @@ Started by DelayLineShaper as `python -m controller.fabric.delay_line_process CO
 obeys the control socket, and ends when that closes or the parent does. Standard library only, one process, one thread:
 
 - one packet socket takes from, and sends to, all ports: a socket a port would cost the kernel 12 ms each to close;
+- a frame's delay counts from the kernel's time stamp on it, so that a late wake-up costs nothing while it is under way;
 - frames travel with their virtio header, so that large (GSO) frames and unfinished checksums pass as they are;
 - a frame's fate is settled when it arrives, and it waits in one heap with its peer: a blackout or a handover changes
   what comes later, never what is under way.
@@ -28,13 +29,16 @@ from pathlib import Path
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_STATISTICS, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING = 263, 6, 15, 23
-SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_TIMESTAMPNS = 32, 33, 35
 PR_SET_TIMERSLACK = 29
 VNET_HEADER_BYTES = 10
 RECEIVE_BYTES = VNET_HEADER_BYTES + 14 + 65_536
 BUFFER_BYTES = 128 << 20
 BURST = 16  # frames taken before the clock is looked at again
-NICENESS = -20  # a late wake-up is an error in every delay
+NICENESS = -20  # a late wake-up is an error in every delay; real-time class where that may be had
+WAKE_S = 100e-6  # a sleeper wakes about so late, so it sleeps so much less
+OLDEST_S = 1.0
+CONTROL_BYTES = socket.CMSG_SPACE(16)
 
 APPLY, READ_BACK = 1, 2
 HEADER = struct.Struct("=IIqq")
@@ -43,6 +47,7 @@ RECORD = struct.Struct("=iiqqdqqq")
 """Port, peer (-1: dark), delay in µs, rate in bit/s, loss ratio, queue limit in bytes; frames lost, frames the full
 queue dropped (both in answers only)."""
 
+_TIMESPEC = struct.Struct("=qq")
 _GSO = struct.Struct("=xBxxHHH")  # of struct virtio_net_hdr: gso_type, gso_size, csum_start, csum_offset
 
 
@@ -85,7 +90,7 @@ class DelayLine:
         watched: list[socket.socket | int] = [self._frames, self._control, self._parent]
         while True:
             self._deliver()
-            timeout_s = max(0.0, under_way[0][0] - clock()) if under_way else None
+            timeout_s = max(0.0, under_way[0][0] - WAKE_S - clock()) if under_way else None
             readable, _, _ = select.select(watched, [], [], timeout_s)
             if self._frames in readable:
                 self._take()
@@ -93,26 +98,32 @@ class DelayLine:
                 return
 
     def _take(self) -> None:
-        receive, clock, directions = self._frames.recvfrom, time.monotonic, self._directions
+        receive, directions = self._frames.recvmsg, self._directions
+        now_mono_s = time.monotonic()
+        utc_less_mono_ns = time.time_ns() - time.monotonic_ns()
         for _ in range(BURST):
             try:
-                frame, source = receive(RECEIVE_BYTES)
+                frame, control, _, source = receive(RECEIVE_BYTES, CONTROL_BYTES)
             except OSError as error:  # EAGAIN: no more; EINVAL: a kind of GSO that virtio headers cannot say
                 if not isinstance(error, BlockingIOError):
                     self._refused += 1
                 return
             direction = directions.get(source[0])
             if direction is not None and direction.peer is not None:
-                self._accept(direction, direction.peer, frame, clock())
+                seconds, nanoseconds = _TIMESPEC.unpack(control[0][2])
+                arrived_mono_s = (seconds * 10**9 + nanoseconds - utc_less_mono_ns) * 1e-9
+                # between the two readings somebody may have set the time of day
+                arrived_mono_s = max(now_mono_s - OLDEST_S, min(time.monotonic(), arrived_mono_s))
+                self._accept(direction, direction.peer, frame, arrived_mono_s)
 
-    def _accept(self, direction: Direction, peer: tuple[str, int], frame: bytes, now_mono_s: float) -> None:
+    def _accept(self, direction: Direction, peer: tuple[str, int], frame: bytes, arrived_mono_s: float) -> None:
         """Settle when a frame is due at its peer, if ever."""
         if direction.loss_ratio and direction.random() < direction.loss_ratio:
             direction.lost += 1
             return
-        start_mono_s = max(now_mono_s, direction.free_mono_s)
+        start_mono_s = max(arrived_mono_s, direction.free_mono_s)
         sending_s = wire_bytes(frame) * direction.seconds_a_byte
-        if start_mono_s - now_mono_s + sending_s > direction.queue_limit_s:
+        if start_mono_s - arrived_mono_s + sending_s > direction.queue_limit_s:
             direction.dropped += 1
             return
         direction.free_mono_s = start_mono_s + sending_s
@@ -193,10 +204,19 @@ def open_frames() -> socket.socket:
             frames.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
         except PermissionError:  # root of a user namespace only: the limit of the machine holds
             frames.setsockopt(socket.SOL_SOCKET, unforced, BUFFER_BYTES)
+    frames.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     frames.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
     frames.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     frames.setblocking(False)
     return frames
+
+
+def hurry() -> None:
+    """Wake on time: the first that the machine allows of a real-time class, a high priority, things as they are."""
+    ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # nanoseconds
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
 
 def main() -> None:
@@ -214,9 +234,7 @@ def main() -> None:
     with namespace.open("rb") as handle:
         if libc.setns(handle.fileno(), CLONE_NEWNET) != 0:
             raise OSError(ctypes.get_errno(), "setns", str(namespace))
-    libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # nanoseconds
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    hurry()
     frames = open_frames()
     gc.disable()  # nothing here makes cycles, and a collection would be a late frame
     gc.freeze()
