@@ -43,7 +43,14 @@ SETTLE_S = 0.5
 RETRY_S = 0.2
 TMPFS = {"/tmp": "rw,nosuid,nodev,size=64m,mode=1777"}  # noqa: S108  (the container's own)
 
-NO_ENGINE = "start Docker Engine, or run `make setup`, which installs and starts it"
+
+class EngineError(MachineError):
+    """Docker Engine cannot be used: what was found, and the remedy."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(f"{found}: {remedy}")
+        self.found = found
+        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -68,28 +75,28 @@ def _is_enough(api_version: str) -> bool:
 
 
 def socket_path() -> str:
-    """The engine's Unix socket. Raises MachineError when DOCKER_HOST names another machine."""
+    """The engine's Unix socket. Raises EngineError when DOCKER_HOST names another machine."""
     host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     scheme, _, path = host.partition("://")
     if scheme != "unix":
-        raise MachineError(
-            f"DOCKER_HOST is {host}: skyrack shares folders and network namespaces with its nodes, so it needs an "
-            "engine on this machine; unset DOCKER_HOST, or set it to unix:///var/run/docker.sock"
+        raise EngineError(
+            f"DOCKER_HOST is {host}, but nodes share folders and network namespaces with this machine",
+            "unset DOCKER_HOST, or set it to unix:///var/run/docker.sock",
         )
     return path
 
 
-def _unreachable(error: BaseException) -> MachineError:
-    """Why the engine could not be asked, from the innermost cause that says so."""
+def _unreachable(error: BaseException) -> EngineError:
+    """Why the engine could not be asked."""
     path = socket_path()
     text = repr(error)  # docker-py and requests wrap the cause several times, sometimes only as text
     if "PermissionError" in text:
-        return MachineError(f"no permission to use Docker ({path}): run as root, through sudo")
+        return EngineError(f"no permission to use Docker ({path})", "run as root, through sudo")
     if "FileNotFoundError" in text or "ConnectionRefusedError" in text:
-        return MachineError(f"Docker Engine does not run (nobody answers at {path}): {NO_ENGINE}")
+        return EngineError(f"Docker Engine does not run (nobody answers at {path})", "run `make setup`, or start it")
     if isinstance(error, requests.Timeout):
-        return MachineError(f"Docker Engine ({path}) does not answer within {ENGINE_TIMEOUT_S} s: restart it")
-    return MachineError(f"Docker Engine ({path}) cannot be used: {error}")
+        return EngineError(f"Docker Engine ({path}) has not answered for {ENGINE_TIMEOUT_S} s", "restart it")
+    return EngineError(f"Docker Engine ({path}) cannot be used ({error})", "run `make setup`, or restart it")
 
 
 @contextmanager
@@ -104,7 +111,7 @@ def engine_errors(doing: str) -> Iterator[None]:
 
 
 def connect() -> docker.DockerClient:
-    """A client of this machine's engine, safe to use from several threads. Raises MachineError."""
+    """A client of this machine's engine, safe to use from several threads. Raises EngineError."""
     try:
         return docker.DockerClient(
             base_url=f"unix://{socket_path()}",
@@ -166,7 +173,7 @@ class DockerRuntime:
         with engine_errors("say its version"):
             spoken = self._client.version()["ApiVersion"]
         if not _is_enough(spoken):
-            raise MachineError(f"Docker Engine speaks API {spoken}: skyrack needs 1.41 (Docker Engine 20.10) or newer")
+            raise EngineError(f"Docker Engine speaks API {spoken}", "install Docker Engine 20.10 (API 1.41) or newer")
 
     def engine_version(self) -> str:
         """As in "Docker Engine 20.10.24"."""
