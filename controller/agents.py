@@ -154,6 +154,13 @@ class AgentClient:
             if response.WhichOneof("part") == "chunk":
                 yield response.chunk
 
+    async def get_bytes(self, name: str) -> bytes:
+        """A small object of a gateway's, whole. Raises SkyrackError if it is not what its name says."""
+        content = b"".join([chunk async for chunk in self.get(name)])
+        if name != f"sha256:{hashlib.sha256(content).hexdigest()}":
+            raise SkyrackError(f"{self._name} sent other bytes than {name}")
+        return content
+
     async def get_responses(self, request: objects_pb2.GetRequest) -> AsyncIterator[objects_pb2.GetResponse]:
         """An object of a gateway's as the wire has it, to be passed on."""
         with self._meaning():

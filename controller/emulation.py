@@ -11,21 +11,22 @@ import asyncio
 import itertools
 import time
 from collections import deque
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
-from controller.agents import AgentClient
+from controller.agents import FINAL_STATES, AgentClient
 from controller.errors import SkyrackError
 from controller.fabric.choose import ShaperChoice, open_shaper
 from controller.fabric.panel import NodePorts, Panel
 from controller.fabric.plan import DARK, Shaper, ShapingPlan
 from controller.fabric.probes import ProbePair, Prober, ProbeResult
 from controller.fabric.routes import HostRoutes, RouteChanges
-from controller.jobs.desk import FINAL, GatewayJob, JobDesk, state_name
+from controller.jobs.desk import GatewayJob, JobDesk, state_name
 from controller.narrator import Narrator
-from controller.record.model import JobRecord, Sample, StepRecord
+from controller.record.model import EventKind, JobRecord, Sample, StepRecord
 from controller.record.recorder import Recorder
 from controller.runs import RunPlace
 from controller.runtime.contract import NodeHandle, NodeSpec, Runtime
@@ -84,6 +85,7 @@ class Emulation:
         self.probed: dict[int, Probed] = {}
         self.handles: list[NodeHandle] = []
         self.agents: dict[str, AgentClient] = {}
+        self._channels = AsyncExitStack()
         self.panel: Panel | None = None
         self._shaper: Shaper | None = None
         self._routes: HostRoutes | None = None
@@ -215,12 +217,9 @@ class Emulation:
             await asyncio.to_thread(self._prober.stop)
         if self._desk is not None:
             await self._desk.close()
-        await asyncio.gather(*(agent.close() for agent in self.agents.values()))
-        self.agents = {}
+        await self._channels.aclose()
         if self._shaper is not None:
             self._shaper.close()
-        if self._routes is not None:
-            self._routes.close()
         await asyncio.to_thread(self.runtime.remove, self.place.run_id)
         if self.panel is not None:
             self.panel.close()
@@ -292,7 +291,8 @@ class Emulation:
         """Write down which links came and went, which ground nodes changed satellites, which faults began and ended."""
         old = set() if before is None else set(before.sky.link[before.usable].tolist())
         new = set(state.sky.link[state.usable].tolist())
-        for kind, changed in (("link-up", new - old), ("link-down", old - new)):
+        changes: tuple[tuple[EventKind, set[int]], ...] = (("link-up", new - old), ("link-down", old - new))
+        for kind, changed in changes:
             for link in sorted(changed):
                 a, b, link_kind = self._ends(link)
                 self._recorder.event(kind, state.t_s, a=a, b=b, link=link_kind.name.lower())
@@ -302,11 +302,12 @@ class Emulation:
                 self._recorder.event("handover", state.t_s, ground=ground, before=lost[ground], after=won[ground])
         old_faults = set() if before is None else set(self.schedule.faults.active(before.t_s))
         new_faults = set(self.schedule.faults.active(state.t_s))
-        for kind, faults in (("fault-on", new_faults - old_faults), ("fault-off", old_faults - new_faults)):
-            for fault in sorted(faults, key=lambda fault: fault.target):
-                self._recorder.event(kind, state.t_s, target=fault.target, fault=fault.kind, mode=fault.mode)
-                verb = "begins" if kind == "fault-on" else "ends"
-                self._narrator.say(f"{fault.kind} of {fault.target} {verb} ({fault.mode})")
+        for fault in sorted(new_faults ^ old_faults, key=lambda fault: fault.target):
+            begins = fault in new_faults
+            self._recorder.event(
+                "fault-on" if begins else "fault-off", state.t_s, target=fault.target, fault=fault.kind, mode=fault.mode
+            )
+            self._narrator.say(f"{fault.kind} of {fault.target} {'begins' if begins else 'ends'} ({fault.mode})")
 
     def _ends(self, link: int) -> tuple[str, str, LinkKind]:
         """The names at both ends of a link, and its kind."""
@@ -353,7 +354,7 @@ class Emulation:
 
     def _on_job(self, entry: GatewayJob) -> None:
         """Write down a job's new state or reason, and tell the user."""
-        job, cause = entry.job, "" if entry.job.state in FINAL else self.cause_of_wait(entry)
+        job, cause = entry.job, "" if entry.job.state in FINAL_STATES else self.cause_of_wait(entry)
         reason = f"{job.reason}; {cause}" if cause else job.reason
         state, on_node = state_name(job.state), job.spec.on_node or entry.via
         self._recorder.job(
@@ -385,9 +386,9 @@ class Emulation:
         counter = itertools.count(1)
 
         async def meet(handle: NodeHandle) -> None:
-            agent = AgentClient(handle.spec.control_dir / "control.sock")
-            self.agents[handle.spec.name] = agent
-            await agent.wait_ready(AGENT_READY_S)
+            agent = AgentClient(handle.spec.control_dir / "control.sock", handle.spec.name)
+            self.agents[handle.spec.name] = await self._channels.enter_async_context(agent)
+            await agent.wait_ready(AGENT_READY_S, data_plane=True)
             self._narrator.progress("Agents answering", next(counter), len(self.handles))
 
         await asyncio.gather(*(meet(handle) for handle in self.handles))

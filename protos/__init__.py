@@ -1,0 +1,1 @@
+"""The wire: all that the controller and the agents share."""

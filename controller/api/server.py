@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import grpc
 import numpy as np
 
+from controller.agents import FINAL_STATES
 from controller.emulation import Emulation
 from controller.errors import InputError, SkyrackError
-from controller.jobs.desk import FINAL, GatewayJob
+from controller.jobs.desk import GatewayJob
 from controller.timeline import LinkKind
 from protos.skyrack.v1 import controller_pb2, controller_pb2_grpc, jobs_pb2, objects_pb2
 
@@ -40,7 +41,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         """Pass a put on to a gateway."""
         first = await anext(request_iterator)
         parts = (message.put async for message in request_iterator)
-        return await answered(context, lambda: self._emulation.desk.gateway(first.via).put_parts(parts))
+        return await answered(context, lambda: self._emulation.desk.gateway(first.via).put(parts))
 
     async def Get(  # noqa: N802
         self, request: controller_pb2.ViaGetRequest, context: Context
@@ -48,7 +49,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         """Pass a get on to a gateway."""
         try:
             gateway = self._emulation.desk.gateway(request.via)
-            async for part in gateway.get_parts(request.get):
+            async for part in gateway.get_responses(request.get):
                 yield part
         except SkyrackError as error:
             await refuse(context, error)
@@ -94,7 +95,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
 
     def _told(self, entry: GatewayJob) -> controller_pb2.JobAtGateway:
         """A job with what the emulator knows of it."""
-        cause = "" if entry.job.state in FINAL else self._emulation.cause_of_wait(entry)
+        cause = "" if entry.job.state in FINAL_STATES else self._emulation.cause_of_wait(entry)
         return controller_pb2.JobAtGateway(via=entry.via, job=entry.job, cause=cause)
 
 

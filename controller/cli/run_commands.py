@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import click
 
 from controller.cli.terminal import TerminalNarrator, out, summary_tables, table
 from controller.errors import InputError, SkyrackError
+from controller.narrator import Narrator
 
 if TYPE_CHECKING:
     from controller.launch import RunOptions, Workload
@@ -48,7 +50,8 @@ def run(
     """Run a scenario to its end, and write its record and report."""
     from controller.launch import RunOptions
 
-    _run_to_end(RunOptions(scenario, runtime, shaper, duration_s, out_dir), as_json, None)
+    options = RunOptions(scenario, runtime, shaper, duration_s, out_dir)
+    _run_to_end(options, as_json, TerminalNarrator(quiet_in_pipe=True), None)
 
 
 @click.command()
@@ -61,14 +64,15 @@ def demo(scenario: str, runtime: str, shaper: str, out_dir: Path | None, duratio
     from controller.launch import RunOptions
     from controller.workloads.hot_spots import hot_spots
 
-    _run_to_end(RunOptions(scenario, runtime, shaper, duration_s, out_dir), as_json, hot_spots)
+    narrator = TerminalNarrator(quiet_in_pipe=False)
+    options = RunOptions(scenario, runtime, shaper, duration_s, out_dir)
+    _run_to_end(options, as_json, narrator, lambda emulation: hot_spots(emulation, narrator))
 
 
-def _run_to_end(options: RunOptions, as_json: bool, workload: Workload | None) -> None:
+def _run_to_end(options: RunOptions, as_json: bool, narrator: Narrator, workload: Workload | None) -> None:
     """Launch in the foreground, and print what came of it."""
     from controller.launch import launch
 
-    narrator = TerminalNarrator(quiet_in_pipe=workload is None)
     try:
         ended = asyncio.run(launch(options, narrator, workload))
     except asyncio.CancelledError:
@@ -230,8 +234,6 @@ def exec_(node: str, command: tuple[str, ...], run_id: str | None) -> None:
     place, runtime = the_run(run_id), open_runtime("docker")
     nodes = runtime.alive(place.run_id)
     if node not in nodes:
-        import difflib
-
         near = difflib.get_close_matches(node, sorted(nodes), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else " (`skyrack status` lists them)"
         raise InputError(f"there is no node {node!r} in run {place.run_id}{hint}")

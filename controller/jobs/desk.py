@@ -6,22 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
-from controller.agents import AgentClient
+from controller.agents import FINAL_STATES, AgentClient
 from controller.errors import InputError, SkyrackError
 from protos.skyrack.v1 import jobs_pb2
 
-FINAL = frozenset(
-    {
-        jobs_pb2.JOB_STATE_SUCCEEDED,
-        jobs_pb2.JOB_STATE_FAILED,
-        jobs_pb2.JOB_STATE_CANCELLED,
-        jobs_pb2.JOB_STATE_EXPIRED,
-    }
-)
 REWATCH_S = 1.0
 
 
-def state_name(state: jobs_pb2.JobState) -> str:
+def state_name(state: jobs_pb2.JobState.ValueType) -> str:
     """The word of DESIGN for a state: WAITING_CONTACT, RUNNING, …"""
     return jobs_pb2.JobState.Name(state).removeprefix("JOB_STATE_")
 
@@ -78,7 +70,7 @@ class JobDesk:
     async def finished(self, job_id: str) -> GatewayJob:
         """The job, once it is final."""
         async for entry in self.watch(job_id):
-            if entry.job.state in FINAL:
+            if entry.job.state in FINAL_STATES:
                 return entry
         raise SkyrackError(f"the gateway stopped telling of job {job_id!r} before it was final")
 
@@ -103,7 +95,7 @@ class JobDesk:
                     if (job.state, job.reason) != told:
                         told = (job.state, job.reason)
                         self._on_change(GatewayJob(via, job))
-                    if job.state in FINAL:
+                    if job.state in FINAL_STATES:
                         return
             except SkyrackError as error:
                 self._on_change(GatewayJob(via, jobs_pb2.Job(spec=jobs_pb2.JobSpec(id=job_id), reason=str(error))))

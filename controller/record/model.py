@@ -81,6 +81,7 @@ class WorkloadResult:
     """One way of getting the same insight, for the comparison of bent pipe and in orbit."""
 
     way: str  # "bent pipe", "in orbit"
+    scene: str  # what was searched: ways of one scene must find the same
     job: str
     satellite: str
     gateway: str

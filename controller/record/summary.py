@@ -43,8 +43,12 @@ def last_states(jobs: Iterable[JobRecord]) -> list[JobRecord]:
 
 
 def same_finding(results: Sequence[WorkloadResult]) -> bool | None:
-    """Whether all ways found the same. None where there is nothing to compare."""
-    return len({result.finding_digest for result in results}) == 1 if len(results) > 1 else None
+    """Whether all ways found the same in each scene. None where no scene was searched in two ways."""
+    findings: dict[str, list[str]] = {}
+    for result in results:
+        findings.setdefault(result.scene, []).append(result.finding_digest)
+    compared = [digests for digests in findings.values() if len(digests) > 1]
+    return all(len(set(digests)) == 1 for digests in compared) if compared else None
 
 
 def errors_us(samples: Iterable[Sample], *, per_hop: bool = False) -> list[float]:

@@ -1,8 +1,8 @@
 """Hot spots in an Earth-observation scene: searched on the ground after a bent pipe, and in orbit.
 
 A satellite captures a scene of 24 MB. *Bent pipe*: the scene goes down to the gateway and is searched there. *In
-orbit*: the search runs on the satellite, and only the finding goes down. Both must find the same; then a second scene is sent
-down just before the scenario's blackout of the gateway, waits it out, and completes.
+orbit*: the search runs on the satellite, and only the finding goes down. Both must find the same; then a second scene
+is sent down just before the scenario's blackout of the gateway, waits it out, and completes.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ class HotSpots:
             raise SkyrackError(f"job {job_id} did not find the hot spots that were put into its scene")
         return WorkloadResult(
             way=label,
+            scene=captured.object,
             job=job_id,
             satellite=self.satellite,
             gateway=self.gateway,
@@ -141,3 +142,8 @@ class HotSpots:
             tail = job.stderr.decode(errors="replace").strip()
             raise SkyrackError(f"job {spec.id} ended as {state_name(job.state)}: {job.reason} {tail}".strip())
         return job
+
+
+async def hot_spots(emulation: Emulation, narrator: Narrator) -> list[WorkloadResult]:
+    """Run the workload on an emulation that is up."""
+    return await HotSpots(emulation, narrator).run()

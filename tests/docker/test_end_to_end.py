@@ -207,8 +207,8 @@ def test_a_killed_controller_leaves_nothing_behind(tmp_path: Path, moment: str) 
     reader, writer = os.pipe()
     try:
         child = subprocess.Popen(
-            [sys.executable, "-m", "controller", "serve", str(scenario_file(tmp_path)), "--out", str(tmp_path / "record"),
-             "--tell", str(writer)],
+            [sys.executable, "-m", "controller", "serve", str(scenario_file(tmp_path)),
+             "--out", str(tmp_path / "record"), "--tell", str(writer)],
             pass_fds=(writer,), start_new_session=True,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         )  # fmt: skip

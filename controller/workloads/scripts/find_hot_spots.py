@@ -17,7 +17,7 @@ STRIP_ROWS = 433
 
 scene = np.load(os.environ["SKYRACK_INPUTS"].split(os.pathsep)[0], mmap_mode="r")
 height, width = scene.shape
-candidates = []
+candidates: list[tuple[int, int]] = []
 for top in range(0, height, STRIP_ROWS):
     rows, columns = np.nonzero(scene[top : top + STRIP_ROWS] > CANDIDATE_K * 100)
     candidates += zip((rows + top).tolist(), columns.tolist(), strict=True)

@@ -182,5 +182,5 @@ def _write_jobs(recorder: Recorder) -> None:
     ):
         finding = "17 hot spots, the hottest 612 K at row 1204, column 877"
         recorder.workload(
-            99.0, WorkloadResult(way, job, "iridium-p04s06", "beijing", time_s, moved_bytes, finding, DIGEST)
+            99.0, WorkloadResult(way, "scene-1", job, "iridium-p04s06", "beijing", time_s, moved_bytes, finding, DIGEST)
         )
