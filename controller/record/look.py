@@ -41,7 +41,7 @@ def axis(title: str = "", **more: object) -> dict[str, Any]:
 
 def time_axis(start_s: float, end_s: float) -> dict[str, Any]:
     """The time axis from start to end."""
-    return axis(TIME_AXIS, range=[start_s, end_s])
+    return axis(TIME_AXIS, range=[start_s, max(end_s, start_s + 1)])
 
 
 def figure(traces: Sequence[Any], height_px: int, **layout: object) -> go.Figure:

@@ -53,8 +53,10 @@ footer {{ margin-top: 48px; padding-top: 12px; border-top: 1px solid {GRID}; col
 @media print {{
   main {{ max-width: none; padding: 0; }}
   nav, .modebar-container {{ display: none !important; }}
-  section, .tile, .plot, h2, h3 {{ break-inside: avoid; }}
-  h2, h3 {{ break-after: avoid; }}
+  .tile, .plot, tr, h2, h3 {{ break-inside: avoid; }}
+  h2, h3, section > p {{ break-after: avoid; }}
+  .tiles {{ grid-template-columns: repeat(4, 1fr); }}
+  .tile b {{ font-size: 18px; }}
   section {{ margin-top: 24px; }}
   body {{ font-size: 12px; }}
   * {{ -webkit-print-color-adjust: exact; print-color-adjust: exact; }}
@@ -109,8 +111,8 @@ def plot_slot(name: str) -> str:
     return f'<div class="plot" id="plot-{escape(name)}"></div>'
 
 
-def nothing(sentence: str) -> str:
-    """What stands in place of a plot that would be empty."""
+def remark(sentence: str) -> str:
+    """A remark that stands apart, above all in place of a plot that would be empty."""
     return f'<p class="none">{escape(sentence)}</p>'
 
 

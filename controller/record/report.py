@@ -11,7 +11,8 @@ from controller.record.page import Head, Tile, page
 from controller.record.read import read_record
 from controller.record.recorder import write_text
 from controller.record.sections import SECTIONS, Run
-from controller.record.summary import summarise
+from controller.record.sky_series import until
+from controller.record.summary import compared, summarise
 from controller.timeline import Timeline
 
 REPORT = "report.html"
@@ -23,7 +24,7 @@ def write_report(run_dir: Path, timeline: Timeline) -> Path:
     Raises InputError when the folder holds no readable record.
     """
     record = read_record(run_dir)
-    run = Run(record, timeline, summarise(record), record.faults())
+    run = Run(record, until(timeline, record.end_s), summarise(record), record.faults())
     path = run_dir / REPORT
     write_text(path, page(_head(run), _tiles(run), [section(run) for section in SECTIONS]))
     return path
@@ -103,11 +104,12 @@ def _answer_tile(run: Run) -> Tile:
 
 
 def _comparison_tiles(run: Run) -> list[Tile]:
-    """What the quickest way saved against the slowest."""
-    results = sorted(run.record.workloads, key=lambda result: result.time_to_insight_s)
-    if len(results) < 2:
+    """What the quickest way saved against the slowest, in the first scene that was searched in several ways."""
+    scenes = compared(run.record.workloads)
+    if not scenes:
         return []
-    best, worst = results[0], results[-1]
+    ways = sorted(scenes[0], key=lambda result: result.time_to_insight_s)
+    best, worst = ways[0], ways[-1]
     same = "same finding" if run.summary["same_finding"] else "the findings differ"
     return [
         Tile(

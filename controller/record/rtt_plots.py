@@ -92,7 +92,12 @@ def rtt_over_time(samples: Sequence[Sample], kind: str, end_s: float, faults: Se
                     **shared,
                 )
             )
-    fig = figure(traces, 430, xaxis=time_axis(0, end_s), yaxis=axis("Round trip (ms)", rangemode="tozero"))
+    fig = figure(
+        traces,
+        430 if kind == "path" else 340,
+        xaxis=time_axis(0, end_s),
+        yaxis=axis("Round trip (ms)", rangemode="tozero"),
+    )
     return shade_faults(fig, faults)
 
 

@@ -15,13 +15,15 @@ from controller.record.job_plots import comparison, job_timeline
 from controller.record.look import count, ms, plot_json, size, words
 from controller.record.loop_plots import loop_over_time
 from controller.record.map_plot import sky_map
-from controller.record.page import Section, folded, nothing, plot_slot, table
+from controller.record.page import Section, folded, plot_slot, remark, table
 from controller.record.read import FaultWindow, RunRecord
 from controller.record.rtt_plots import PAIRS_SHOWN, by_pair, error_distribution, rtt_over_time
 from controller.record.sky_plots import contact_gantt, links_over_time, sunlight
 from controller.record.sky_series import contact_spans, links_per_step, masked
 from controller.record.summary import last_states
 from controller.timeline import Timeline
+
+DIGEST_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def round_trips(run: Run) -> Section:
     if rows:
         body += table(rows, ("Measured − commanded", "Probes", "Median", "p99", "Least", "Most"))
     if not samples:
-        body = nothing("No probe was sent in this run, so there is no round trip to show.")
+        body = remark("No probe was sent in this run, so there is no round trip to show.")
     return _section("round-trips", "Round trips", lead, body, {name: fig for name, (_, fig) in figures.items()})
 
 
@@ -82,7 +84,12 @@ def links(run: Run) -> Section:
         "usable. Triangles are handovers."
     )
     checked = f"In {agree:,} of {count(len(steps), 'step')} the loop had just as many links up as this plan says."
-    body = plot_slot("links") + (f"<p>{checked}</p>" if steps else nothing("The loop recorded no step."))
+    body = plot_slot("links") + (f"<p>{checked}</p>" if steps else remark("The loop recorded no step."))
+    lost = [event for event in run.record.events if event.kind == "node-lost"]
+    body += "".join(
+        remark(f"{event.fields.get('node')} was lost at {event.t_s:.0f} s: {event.fields.get('reason')}")
+        for event in lost
+    )
     return _section("links", "Links up", lead, body, {"links": links_over_time(run.timeline, run.record)})
 
 
@@ -102,7 +109,7 @@ def ground_track_map(run: Run) -> Section:
         figures["contacts"] = contact_gantt(run.timeline, run.faults)
         body += plot_slot("contacts")
     else:
-        body += nothing("No ground node had a satellite above its mask during this run.")
+        body += remark("No ground node had a satellite above its mask during this run.")
     return _section("map", "Where they were", lead, body, figures)
 
 
@@ -111,7 +118,7 @@ def jobs(run: Run) -> Section:
     records = run.record.jobs
     lead = "One row a job; each bar a state, with its reason under the pointer. The mark at the end is how it ended."
     if not records:
-        return _section("jobs", "Jobs", lead, nothing("No job was submitted in this run."), {})
+        return _section("jobs", "Jobs", lead, remark("No job was submitted in this run."), {})
     rows = [
         (job.id, job.gateway, job.on_node, words(job.state), size(job.moved_bytes), job.reason)
         for job in last_states(records)
@@ -126,25 +133,26 @@ def bent_pipe_or_in_orbit(run: Run) -> Section:
     title = "Bent pipe or in orbit"
     lead = "The same question about the same scene, answered on the ground and on the satellite."
     if not results:
-        return _section("comparison", title, lead, nothing("This run compared no workloads."), {})
+        return _section("comparison", title, lead, remark("This run compared no workloads."), {})
     rows = [
         (
             result.way,
+            _short(result.scene),
             result.satellite,
             result.gateway,
             f"{result.time_to_insight_s:.1f} s",
             size(result.ground_link_bytes),
             result.finding,
-            f"{result.finding_digest[:19]}…",
+            _short(result.finding_digest),
         )
         for result in results
     ]
     verdicts = {
-        True: "All ways found the same, byte for byte.",
-        False: "The ways did not find the same: compare the digests.",
-        None: "One way alone: nothing to compare it with.",
+        True: "All ways of searching one scene found the same, byte for byte.",
+        False: "In one scene the ways did not find the same: compare the digests.",
+        None: "No scene was searched in more than one way, so there is nothing to compare.",
     }
-    header = ("Way", "Satellite", "Gateway", "Time to insight", "Over the ground link", "Finding", "Digest")
+    header = ("Way", "Scene", "Satellite", "Gateway", "Time to insight", "Ground link", "Finding", "Digest")
     body = f"{plot_slot('comparison')}<p><b>{verdicts[run.summary['same_finding']]}</b></p>{table(rows, header)}"
     return _section("comparison", title, lead, body, {"comparison": comparison(results)})
 
@@ -153,7 +161,7 @@ def sun(run: Run) -> Section:
     """How many satellites are lit."""
     lead = "Eclipse is a matter of power, never of links: a dark satellite still carries traffic."
     if not any(node.role == "satellite" for node in run.timeline.nodes):
-        return _section("sunlight", "Sunlight", lead, nothing("This scenario has no satellites."), {})
+        return _section("sunlight", "Sunlight", lead, remark("This scenario has no satellites."), {})
     return _section("sunlight", "Sunlight", lead, plot_slot("sunlight"), {"sunlight": sunlight(run.timeline)})
 
 
@@ -162,7 +170,7 @@ def loop(run: Run) -> Section:
     manifest, summary, steps = run.record.manifest, run.summary, run.record.steps
     lead = f"Links were shaped by {manifest.shaper}: {manifest.shaper_reason}"
     if not steps:
-        return _section("loop", "How the loop kept time", lead, nothing("The loop recorded no step."), {})
+        return _section("loop", "How the loop kept time", lead, remark("The loop recorded no step."), {})
     rows = [
         (label, *(f"{summary[key][figure]:.2f} ms" for figure in ("median", "p99", "max")))
         for label, key in (("began late by", "late_ms"), ("took", "took_ms"), ("CPU", "cpu_ms"))
@@ -201,6 +209,12 @@ SECTIONS: tuple[Callable[[Run], Section], ...] = (
 
 def _section(anchor: str, title: str, lead: str, body: str, figures: Mapping[str, go.Figure]) -> Section:
     return Section(anchor, title, lead, body, {name: plot_json(figure) for name, figure in figures.items()})
+
+
+def _short(digest: str) -> str:
+    """Enough of a digest to tell it from others on this page."""
+    name = digest.removeprefix("sha256:")
+    return name if len(name) <= DIGEST_SHOWN else f"{name[:DIGEST_SHOWN]}…"
 
 
 def _masks_deg(scenario_text: str) -> dict[str, float]:

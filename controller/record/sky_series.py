@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,23 @@ class ContactSpan:
     start_s: float
     end_s: float
     max_elevation_deg: float
+
+
+def until(timeline: Timeline, end_s: float) -> Timeline:
+    """The timeline's part that was applied by end_s: all of it, or less where a run ended early."""
+    n_t = max(int(np.searchsorted(timeline.t_s, end_s, side="right")), 1)
+    n_row = int(timeline.step_start[n_t])
+    return replace(
+        timeline,
+        t_s=timeline.t_s[:n_t],
+        r_ecef_m=timeline.r_ecef_m[:, :n_t],
+        illumination_ratio=timeline.illumination_ratio[:, :n_t],
+        step_start=timeline.step_start[: n_t + 1],
+        link=timeline.link[:n_row],
+        range_m=timeline.range_m[:n_row],
+        delay_us=timeline.delay_us[:n_row],
+        elevation_deg=timeline.elevation_deg[:n_row],
+    )
 
 
 def step_of_row(timeline: Timeline) -> IntArray:

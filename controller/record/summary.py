@@ -42,13 +42,18 @@ def last_states(jobs: Iterable[JobRecord]) -> list[JobRecord]:
     return list({(job.gateway, job.id): job for job in jobs}.values())
 
 
+def compared(results: Sequence[WorkloadResult]) -> list[list[WorkloadResult]]:
+    """The results of each scene that was searched in more than one way, in the order in which the scenes came."""
+    scenes: dict[str, list[WorkloadResult]] = {}
+    for result in results:
+        scenes.setdefault(result.scene, []).append(result)
+    return [ways for ways in scenes.values() if len(ways) > 1]
+
+
 def same_finding(results: Sequence[WorkloadResult]) -> bool | None:
     """Whether all ways found the same in each scene. None where no scene was searched in two ways."""
-    findings: dict[str, list[str]] = {}
-    for result in results:
-        findings.setdefault(result.scene, []).append(result.finding_digest)
-    compared = [digests for digests in findings.values() if len(digests) > 1]
-    return all(len(set(digests)) == 1 for digests in compared) if compared else None
+    scenes = compared(results)
+    return all(len({way.finding_digest for way in ways}) == 1 for ways in scenes) if scenes else None
 
 
 def errors_us(samples: Iterable[Sample], *, per_hop: bool = False) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from controller.scenario.load import load_scenario, preset_text
 from controller.timeline import BoolArray, Role, Timeline
 
 BLACKOUT_S = (60.0, 90.0)
-DIGEST = "sha256:" + "5e" * 32
 
 
 @dataclass(frozen=True)
@@ -176,11 +176,15 @@ def _write_jobs(recorder: Recorder) -> None:
     for (job, on_node), history in histories.items():
         for t_s, state, reason, moved_bytes in history:
             recorder.job(JobRecord("beijing", job, on_node, state, reason, moved_bytes, t_s, job))
-    for way, job, time_s, moved_bytes in (
-        ("bent pipe", "bent-pipe", 28.9, 24_003_500),
-        ("in orbit", "in-orbit", 7.4, 3_500),
+    for way, scene, job, time_s, moved_bytes in (
+        ("bent pipe", 1, "bent-pipe", 28.9, 24_003_500),
+        ("in orbit", 1, "in-orbit", 7.4, 3_500),
+        ("bent pipe across a blackout", 2, "held-by-blackout", 41.0, 24_003_700),
     ):
-        finding = "17 hot spots, the hottest 612 K at row 1204, column 877"
+        finding = f"{16 + scene} hot spots"
+        digest = f"sha256:{hashlib.sha256(finding.encode()).hexdigest()}"
+        scene_object = f"sha256:{hashlib.sha256(bytes([scene])).hexdigest()}"
         recorder.workload(
-            99.0, WorkloadResult(way, "scene-1", job, "iridium-p04s06", "beijing", time_s, moved_bytes, finding, DIGEST)
+            99.0,
+            WorkloadResult(way, scene_object, job, "iridium-p04s06", "beijing", time_s, moved_bytes, finding, digest),
         )
