@@ -17,7 +17,7 @@ from controller.runtime.docker import MINIMUM_API_VERSION, Engine, EngineError, 
 from controller.runtime.image import node_image
 
 MB = 1_000_000
-# With 71 idle nodes 20 MB each were measured, container's shim included, as they share the image's pages; jobs take more.
+# Idle nodes take 20 MB (71 measured, container shims included: they share the pages of the image); jobs take more.
 MEMORY_A_NODE_BYTES = 45 * MB
 MEMORY_BESIDE_BYTES = 500 * MB  # the controller with its report, the delay line, the engine
 DISK_A_NODE_BYTES = 30 * MB  # a scene in a store here and there

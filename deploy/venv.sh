@@ -30,8 +30,10 @@ fi
 
 echo "virtual environment: installing the locked packages for Python $version …"
 SECONDS=0
-"$python" -m venv --clear .venv
-# No bytecode from another user, and pip's own settings (mirrors, certificates) as this machine has them.
+# One that works is brought up to date where it is: somebody may be using it.
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1 || ! new_enough .venv/bin/python; then
+    "$python" -m venv --clear .venv
+fi
 .venv/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: --requirement requirements.lock
 .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --no-index --editable .
 echo "$wanted" >"$stamp"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -86,17 +87,25 @@ def socket_path() -> str:
     return path
 
 
-def _unreachable(error: BaseException) -> EngineError:
-    """Why the engine could not be asked."""
-    path = socket_path()
-    text = repr(error)  # docker-py and requests wrap the cause several times, sometimes only as text
-    if "PermissionError" in text:
-        return EngineError(f"no permission to use Docker ({path})", "run as root, through sudo")
-    if "FileNotFoundError" in text or "ConnectionRefusedError" in text:
-        return EngineError(f"Docker Engine does not run (nobody answers at {path})", "run `make setup`, or start it")
+def _require_listener(path: str) -> None:
+    """Knock at the engine's socket. Raises EngineError, by the kernel's own answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+        door.settimeout(ENGINE_TIMEOUT_S)
+        try:
+            door.connect(path)
+        except PermissionError as error:
+            raise EngineError(f"no permission to use Docker ({path})", "run as root, through sudo") from error
+        except OSError as error:
+            raise EngineError(
+                f"Docker Engine does not run (nobody answers at {path})", "run `make setup`, or start it"
+            ) from error
+
+
+def _unusable(error: Exception) -> EngineError:
+    """An engine that listens, and then does not answer as one."""
     if isinstance(error, requests.Timeout):
-        return EngineError(f"Docker Engine ({path}) has not answered for {ENGINE_TIMEOUT_S} s", "restart it")
-    return EngineError(f"Docker Engine ({path}) cannot be used ({error})", "run `make setup`, or restart it")
+        return EngineError(f"Docker Engine ({socket_path()}) has not answered for {ENGINE_TIMEOUT_S} s", "restart it")
+    return EngineError(f"Docker Engine ({socket_path()}) cannot be used ({error})", "restart it, or run `make setup`")
 
 
 @contextmanager
@@ -107,20 +116,22 @@ def engine_errors(doing: str) -> Iterator[None]:
     except docker.errors.APIError as error:
         raise SkyrackError(f"Docker could not {doing}: {error.explanation or error}") from error
     except (docker.errors.DockerException, requests.RequestException) as error:
-        raise _unreachable(error) from error
+        raise _unusable(error) from error
 
 
 def connect() -> docker.DockerClient:
     """A client of this machine's engine, safe to use from several threads. Raises EngineError."""
+    path = socket_path()
+    _require_listener(path)
     try:
         return docker.DockerClient(
-            base_url=f"unix://{socket_path()}",
+            base_url=f"unix://{path}",
             version="auto",
             timeout=ENGINE_TIMEOUT_S,
             max_pool_size=max(START_THREADS, REMOVE_THREADS) + 2,
         )
     except (docker.errors.DockerException, requests.RequestException) as error:
-        raise _unreachable(error) from error
+        raise _unusable(error) from error
 
 
 def ask_engine() -> Engine:
