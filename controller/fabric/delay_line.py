@@ -14,8 +14,8 @@ import numpy as np
 from controller.fabric import delay_line_process as line
 from controller.fabric.netlink import Rows, ShapingError
 from controller.fabric.panel import Panel
-from controller.fabric.plan import DARK, ShapingPlan, queue_limit_bytes, segment_bytes
-from controller.fabric.shaping import PatchTable
+from controller.fabric.plan import ShapingPlan, queue_limit_bytes
+from controller.fabric.shaping import PatchTable, Segments
 from controller.timeline import IntArray
 
 ANSWER_TIMEOUT_S = 10.0
@@ -46,9 +46,8 @@ class DelayLineShaper:
     name = "delay-line"
 
     def __init__(self, panel: Panel, seed: int) -> None:
-        self._panel = panel
         self._patches = PatchTable(panel)
-        self._segment_bytes = np.zeros(panel.n_port, np.int64)
+        self._segments = Segments(panel)
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair()
         self._control.settimeout(ANSWER_TIMEOUT_S)
@@ -67,11 +66,7 @@ class DelayLineShaper:
     def apply(self, plan: ShapingPlan) -> None:
         """Make these directions so. Raises ShapingError if the plan cannot be, or the delay line does not answer."""
         peer = self._patches.after(plan)
-        lit = plan.peer != DARK
-        size_bytes = segment_bytes(plan.rate_bps, plan.loss_ratio)
-        moved = lit & (size_bytes != self._segment_bytes[plan.port])
-        self._panel.limit_segments(plan.port[moved], size_bytes[moved])
-        self._segment_bytes[plan.port[moved]] = size_bytes[moved]
+        self._segments.bound(plan)
         records = np.zeros(len(plan), RECORDS)
         for name in ("port", "peer", "delay_us", "rate_bps", "loss_ratio"):
             records[name] = getattr(plan, name)

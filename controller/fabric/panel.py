@@ -106,7 +106,7 @@ class Panel:
         self.namespace = namespace
         self.nodes: tuple[NodePorts, ...] = ()
         self.port_start: IntArray = np.zeros(1, np.int64)  # (n_node + 1,): first port number of each node; their count
-        self.node_sockets: tuple[NetlinkSocket, ...] = ()  # (n_node,), each in its node's namespace
+        self._node_sockets: tuple[NetlinkSocket, ...] = ()  # (n_node,), each in its node's namespace
         self.socket = NetlinkSocket(namespace)
 
     @classmethod
@@ -150,7 +150,7 @@ class Panel:
         except OSError as error:
             raise FabricError(f"cannot enter the network namespace of {node.label}: {error}") from error
         finally:
-            self.nodes, self.node_sockets = tuple(nodes), tuple(sockets)
+            self.nodes, self._node_sockets = tuple(nodes), tuple(sockets)
         self.port_start = np.cumsum([0, *(len(node.ports) for node in nodes)])
         for index, node in enumerate(nodes):
             self._make_ports(node, int(self.port_start[index]))
@@ -179,18 +179,18 @@ class Panel:
             rows["size_head"] = (8, _IFLA_GSO_MAX_SIZE)
             rows["size_bytes"] = size_bytes[mine]
             label = self.nodes[int(index)].label
-            _raise_refusals(f"cannot bound the segments of {label}", self.node_sockets[int(index)].send_rows(rows))
+            _raise_refusals(f"cannot bound the segments of {label}", self._node_sockets[int(index)].send_rows(rows))
 
     def close(self) -> None:
         """Remove the panel, and with it every port of the run. Idempotent."""
         self.socket.close()
-        for node_socket in self.node_sockets:
+        for node_socket in self._node_sockets:
             node_socket.close()
         remove_panel(self.run_id)
 
     def _make_ports(self, node: NodePorts, first: int) -> None:
         with node.network_namespace.open("rb") as handle:
-            messages = [_port_message(first + k, k, name, handle.fileno()) for k, name in enumerate(node.ports)]
+            messages = [port_message(first + k, k, name, handle.fileno()) for k, name in enumerate(node.ports)]
             refusals = self.socket.send(messages)
         if refusals:
             port = node.ports[refusals[0].row]
@@ -244,7 +244,7 @@ def _command_line(pid: int) -> bytes:
         raise
 
 
-def _port_message(port: int, node_port: int, name: str, node_namespace: int) -> bytes:
+def port_message(port: int, node_port: int, name: str, node_namespace: int) -> bytes:
     """One veth pair, both ends made in place, numbered and with their MACs; the panel's end is up.
 
     The node's end cannot be: while it is made, the kernel has not joined the two yet.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.fabric import netlink
-from controller.fabric.netlink import RouteError
+from controller.fabric.netlink import NetlinkSocket, RouteError
 from controller.fabric.panel import NEXT_HOP, NODE_FIRST_IFINDEX, Panel
 from controller.timeline import BoolArray, IntArray
 
@@ -53,6 +53,7 @@ class HostRoutes:
 
     def __init__(self, panel: Panel) -> None:
         self._panel = panel
+        self._sockets = [NetlinkSocket(node.network_namespace) for node in panel.nodes]
         self._address = np.array([_number(node.address) for node in panel.nodes], np.int64)
 
     def apply(self, changes: RouteChanges) -> None:
@@ -64,6 +65,11 @@ class HostRoutes:
         self._send(changes, ~going)
         self._send(changes, going)
 
+    def close(self) -> None:
+        """Let go of the nodes; their routes stay as they are. Idempotent."""
+        for node_socket in self._sockets:
+            node_socket.close()
+
     def _send(self, changes: RouteChanges, chosen: BoolArray) -> None:
         chosen_rows = np.flatnonzero(chosen)
         order = chosen_rows[np.argsort(changes.node[chosen_rows], kind="stable")]
@@ -73,7 +79,7 @@ class HostRoutes:
         node = changes.node[order]
         bounds = np.flatnonzero(np.diff(node)) + 1
         for first, end in zip([0, *bounds.tolist()], [*bounds.tolist(), len(order)], strict=True):
-            refusals = self._panel.node_sockets[int(node[first])].send_rows(rows[first:end])
+            refusals = self._sockets[int(node[first])].send_rows(rows[first:end])
             if refusals:
                 row = order[first + refusals[0].row]
                 raise RouteError(f"{self._label(changes, int(row))}: {refusals[0]}")

@@ -6,7 +6,7 @@ import numpy as np
 
 from controller.fabric.netlink import ShapingError
 from controller.fabric.panel import Panel
-from controller.fabric.plan import DARK, ShapingPlan
+from controller.fabric.plan import DARK, ShapingPlan, segment_bytes
 from controller.timeline import BoolArray, IntArray
 
 
@@ -27,15 +27,31 @@ class PatchTable:
         self._refuse(plan, lit & (plan.rate_bps < 8), "the rate must be at least 8 bit/s")
         self._refuse(plan, lit & (plan.delay_us < 0), "the delay must not be negative")
         self._refuse(plan, lit & ~((plan.loss_ratio >= 0) & (plan.loss_ratio <= 1)), "the loss ratio must be 0 … 1")
+        # Within one plan: from plan to plan a link may be made before the one that it takes over from is broken.
+        taken = np.bincount(plan.peer[lit], minlength=n_port)
+        self._refuse(plan, lit & (taken[plan.peer] > 1), "the plan patches another port to the same one")
         after = self.peer.copy()
         after[plan.port] = plan.peer
-        taken = np.bincount(after[after != DARK], minlength=n_port)
-        self._refuse(plan, lit & (taken[plan.peer] > 1), "another port is patched to it; a port has one link at a time")
         return after
 
     def _refuse(self, plan: ShapingPlan, wrong: BoolArray, why: str) -> None:
         if wrong.any():
             raise ShapingError(f"cannot shape {describe(self._panel, plan, int(np.flatnonzero(wrong)[0]))}: {why}")
+
+
+class Segments:
+    """The largest frames that nodes hand over, kept in step with the rates of their ports."""
+
+    def __init__(self, panel: Panel) -> None:
+        self._panel = panel
+        self._size_bytes: IntArray = np.zeros(panel.n_port, np.int64)  # (n_port,); 0: as the kernel made it
+
+    def bound(self, plan: ShapingPlan) -> None:
+        """Make the ports that a plan lights hand over what its rates allow. Raises FabricError."""
+        size_bytes = segment_bytes(plan.rate_bps, plan.loss_ratio)
+        changed = (plan.peer != DARK) & (size_bytes != self._size_bytes[plan.port])
+        self._panel.limit_segments(plan.port[changed], size_bytes[changed])
+        self._size_bytes[plan.port[changed]] = size_bytes[changed]
 
 
 def describe(panel: Panel, plan: ShapingPlan, row: int) -> str:
