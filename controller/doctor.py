@@ -57,6 +57,12 @@ def diagnose(n_node: int) -> list[Check]:
     return checks
 
 
+def use_open_files() -> None:
+    """Let this process, and what it starts, open as many files as the machine allows it to."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+
+
 def require(checks: list[Check]) -> None:
     """Raise MachineError, with every remedy, unless all that is required is there."""
     lacks = [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.required and not check.ok]
@@ -155,7 +161,7 @@ def check_neighbours(n_node: int, proc: Path, release: str) -> Check:
 
 
 def check_open_files(n_node: int, hard_limit: int) -> Check:
-    """Sockets and namespaces of every node in one process. The soft limit is raised to what is wanted."""
+    """Sockets and namespaces of every node in one process, held against the hard limit: see use_open_files."""
     wanted = FILES_BESIDE + n_node * FILES_A_NODE
     ok = hard_limit == resource.RLIM_INFINITY or hard_limit >= wanted
     found = "no limit" if hard_limit == resource.RLIM_INFINITY else f"{hard_limit} a process"

@@ -177,7 +177,7 @@ class DockerRuntime:
 
         Raises MachineError: no engine, no permission, an engine that is too old.
         """
-        self._image = image or node_image()
+        self.image = image or node_image()
         self._client = connect()
         self._starting = threading.Lock()
         self._removed: set[str] = set()
@@ -193,8 +193,8 @@ class DockerRuntime:
 
     def start(self, specs: Sequence[NodeSpec], on_started: Callable[[int], None]) -> list[NodeHandle]:
         """Start all nodes, several at a time; see the contract."""
-        if image_bytes(self._image) is None:
-            raise MachineError(f"the node image {self._image} has not been built: run `make setup`")
+        if image_bytes(self.image) is None:
+            raise MachineError(f"the node image {self.image} has not been built: run `make setup`")
         handles: dict[str, NodeHandle] = {}
         with self._starting, ThreadPoolExecutor(START_THREADS, thread_name_prefix="node-start") as pool:
             futures = [pool.submit(self._start_one, spec) for spec in specs]
@@ -259,7 +259,7 @@ class DockerRuntime:
         with engine_errors(f"start the node {spec.name}"):
             api = self._client.api
             container_id = api.create_container(
-                image=self._image,
+                image=self.image,
                 command=agent_arguments(spec),
                 name=container_name(spec.run_id, spec.name),
                 hostname=spec.name,
