@@ -7,8 +7,11 @@ from typing import Self
 
 import numpy as np
 
-from controller.scenario.model import Fault, Scenario, nodes_of
+from controller.scenario.model import Fault, Scenario
 from controller.timeline import BoolArray, Sky, Timeline
+
+_INSTANT_S = 1e-6
+"""Instants closer than this are one: a step's is a product of floats."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class FaultSchedule:
     @classmethod
     def from_scenario(cls, scenario: Scenario, timeline: Timeline) -> Self:
         """The scenario's faults, bound to the timeline's nodes."""
-        index = nodes_of([node.name for node in timeline.nodes])
+        index = {node.name: i for i, node in enumerate(timeline.nodes)}
         ends = tuple(tuple(index[name] for name in fault.ends) for fault in scenario.faults)
         return cls(scenario.faults, ends)
 
@@ -61,4 +64,4 @@ class FaultSchedule:
 
 
 def _in_force(fault: Fault, t_s: float) -> bool:
-    return fault.at_s <= t_s < fault.at_s + fault.duration_s
+    return fault.at_s - _INSTANT_S <= t_s < fault.at_s + fault.duration_s - _INSTANT_S

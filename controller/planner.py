@@ -70,14 +70,13 @@ class _Patches:
 def plan(scenario: Scenario) -> Timeline:
     """Everything that a run's sky commands. Raises InputError where there is no such sky (a decayed satellite)."""
     t_s: FloatArray = np.arange(scenario.n_step, dtype=np.float64) * scenario.step_s
-    names = scenario.satellite_names
     orbits = [orbit for constellation in scenario.constellations for orbit in _orbits(constellation, scenario)]
     t_ahead_s = t_s[-1] + np.arange(1, math.ceil(_look_ahead_s(orbits) / _LOOK_AHEAD_STEP_S) + 1) * max(
         scenario.step_s, _LOOK_AHEAD_STEP_S
     )
     t_all_s = np.concatenate((t_s, t_ahead_s if scenario.grounds else []))
 
-    ephemeris = propagate(names, orbits, scenario.epoch, t_all_s)
+    ephemeris = _propagated(scenario, orbits, t_all_s)
     dates = julian_dates(scenario.epoch, t_all_s)
     gmst = gmst_rad(dates)
     r_all_m = teme_to_ecef_m(ephemeris.r_teme_m, gmst)
@@ -119,6 +118,13 @@ def _orbits(constellation: Constellation, scenario: Scenario) -> list[Satrec]:
     if constellation.walker is not None:
         return walker_orbits(constellation.walker, scenario.epoch)
     return tle_orbits(constellation.element_sets)
+
+
+def _propagated(scenario: Scenario, orbits: Sequence[Satrec], t_s: FloatArray) -> Ephemeris:
+    try:
+        return propagate(scenario.satellite_names, orbits, scenario.epoch, t_s)
+    except InputError as error:
+        raise InputError("\n".join(f"{scenario.label}: {line}" for line in str(error).splitlines())) from error
 
 
 def _look_ahead_s(orbits: Sequence[Satrec]) -> float:
@@ -210,7 +216,7 @@ def _check_isl_faults(scenario: Scenario, joined: set[frozenset[str]]) -> None:
         if len(ends) == 2 and ends <= satellites and ends not in joined:
             neighbours = sorted(n for pair in joined if fault.ends[0] in pair for n in pair if n != fault.ends[0])
             raise InputError(
-                f"fault[{i}].target = {fault.target!r}: the topology has no link between these satellites; "
+                f"{scenario.label}: fault[{i}].target = {fault.target!r}: the topology has no link between these; "
                 f"{fault.ends[0]} is joined to {', '.join(neighbours) or 'none'}"
             )
 
@@ -242,7 +248,7 @@ def _gsl_patches(scenario: Scenario, r_all_m: FloatArray, t_all_s: FloatArray) -
         port_b=np.array([isl_ports[link.satellite] + link.gsl_port for link in links], np.int64),
         rate_bps=np.array([scenario.grounds[link.ground].rate_bps for link in links], np.int64),
         loss_ratio=np.array([scenario.grounds[link.ground].loss_ratio for link in links], np.float64),
-        row_link=np.repeat(np.arange(len(links)), [len(s) for s in steps[1:]]),
+        row_link=np.repeat(np.arange(len(links)), np.array([len(s) for s in steps[1:]], np.int64)),
         row_step=np.concatenate(steps),
         row_range_m=np.concatenate(ranges_m),
         row_elevation_deg=np.concatenate(elevations_deg),

@@ -36,10 +36,11 @@ def propagate(names: Sequence[str], orbits: Sequence[Satrec], epoch_utc: datetim
         for satellite in lost[:10]:
             step = int(np.argmax(error[satellite] != 0))
             at = (epoch_utc + timedelta(seconds=float(t_s[step]))).strftime("%Y-%m-%dT%H:%M:%SZ")
+            code = int(error[satellite, step])
             lines.append(
-                f"satellite {names[satellite]!r} has no position at {at}: SGP4 error {error[satellite, step]}, "
-                f"{SGP4_ERRORS[int(error[satellite, step])]}; leave it out with select, or move epoch towards that of "
-                "its elements"
+                f"satellite {names[satellite]!r} has no position at {at}: SGP4 error {code}, {SGP4_ERRORS[code]}: by "
+                "then its orbit has decayed, or its elements are out of date; leave it out with select, or move epoch "
+                "towards that of its elements"
             )
         if len(lost) > len(lines):
             lines.append(f"… and {len(lost) - len(lines)} more satellites")

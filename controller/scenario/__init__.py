@@ -7,7 +7,17 @@ from controller.scenario.load import (
     preset_names,
     preset_text,
     read_source,
+    with_duration,
 )
 from controller.scenario.model import Scenario
 
-__all__ = ["Scenario", "Source", "load_scenario", "parse_scenario", "preset_names", "preset_text", "read_source"]
+__all__ = [
+    "Scenario",
+    "Source",
+    "load_scenario",
+    "parse_scenario",
+    "preset_names",
+    "preset_text",
+    "read_source",
+    "with_duration",
+]

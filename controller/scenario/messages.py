@@ -7,9 +7,17 @@ import typing
 from difflib import get_close_matches
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 _MAX_VALUE_LENGTH = 60
+# Pydantic's kinds of finding about a bound: the bound's attribute and its word.
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "more than"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "less than"),
+}
 
 
 def structural_problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
@@ -25,12 +33,14 @@ def _lines(detail: ErrorDetails, root: type[BaseModel]) -> list[str]:
     kind, loc, context = detail["type"], detail["loc"], detail.get("ctx", {})
     path = key_path(loc)
     if kind == "extra_forbidden":
-        return [f"{path}: unknown key{_suggestion(str(loc[-1]), _known_keys(root, loc[:-1]))}"]
+        return [f"{path}: unknown key{_suggestion(str(loc[-1]), list(_fields(root, loc[:-1])))}"]
     if kind == "missing":
         return [f"{path}: missing; it is required"]
     if kind == "tle_lines":
         return [f"{path}: {line}" for line in context["lines"]]
     shown = "" if isinstance(detail["input"], dict | list) else f" = {_show(detail['input'])}"
+    if kind in _BOUNDS:
+        return [f"{path}{shown}: {_range(root, loc)}"]
     return [f"{path}{shown}: {_allowed(kind, context, detail['msg'])}"]
 
 
@@ -51,14 +61,6 @@ def _show(value: object) -> str:
 def _allowed(kind: str, context: dict[str, typing.Any], message: str) -> str:
     """What would be right, for the kinds of finding that a scenario can meet; pydantic's own words for the rest."""
     match kind:
-        case "greater_than_equal":
-            return f"must be at least {context['ge']}"
-        case "greater_than":
-            return f"must be more than {context['gt']}"
-        case "less_than_equal":
-            return f"must be at most {context['le']}"
-        case "less_than":
-            return f"must be less than {context['lt']}"
         case "float_type":
             return "must be a number, without quotes"
         case "int_type":
@@ -84,20 +86,26 @@ def _allowed(kind: str, context: dict[str, typing.Any], message: str) -> str:
     return message
 
 
-def _known_keys(root: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that the table at `loc` may have."""
-    model = root
+def _range(root: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """All bounds of the key at `loc`, not only the one that was passed."""
+    metadata = _fields(root, loc[:-1])[str(loc[-1])].metadata
+    words = [
+        f"{word} {getattr(bound, key):,}".replace(",", "_")
+        for key, word in _BOUNDS.values()
+        for bound in metadata
+        if hasattr(bound, key)
+    ]
+    return f"must be {' and '.join(words)}"
+
+
+def _fields(root: type[BaseModel], loc: tuple[int | str, ...]) -> dict[str, FieldInfo]:
+    """The keys that the table at `loc` may have; none where there is no table."""
+    model: type[BaseModel] | None = root
     for part in loc:
-        if isinstance(part, int):
-            continue
-        field = next((f for name, f in model.model_fields.items() if (f.alias or name) == part), None)
-        if field is None:
-            return []
-        inner = _model_in(field.annotation)
-        if inner is None:
-            return []
-        model = inner
-    return [f.alias or name for name, f in model.model_fields.items()]
+        if isinstance(part, str) and model is not None:
+            field = {f.alias or name: f for name, f in model.model_fields.items()}.get(part)
+            model = None if field is None else _model_in(field.annotation)
+    return {} if model is None else {f.alias or name: f for name, f in model.model_fields.items()}
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:

@@ -6,7 +6,6 @@ Values are strict: a number in quotes is an error, not a number. Checks that spa
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError
 from controller.orbit.tle import TleError, TleSet, parse_tle
 
 EPOCH_YEARS = (1957, 2056)  # what the two digits of a TLE's year can say
+MAX_DURATION_S = 31 * 86_400.0
 ISL_PORTS_NEEDED = {"plus-grid": 4, "ring": 2, "none": 0}
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")]
@@ -240,7 +241,7 @@ class Scenario(_Table):
 
     name: Slug
     epoch: datetime
-    duration_s: float = Field(gt=0.0, le=31 * 86_400.0)
+    duration_s: float = Field(gt=0.0, le=MAX_DURATION_S)
     step_s: float = Field(default=1.0, ge=0.1, le=3_600.0)
     seed: int = Field(default=1, ge=0, lt=2**63)
     constellations: tuple[Constellation, ...] = Field(alias="constellation", strict=False, min_length=1)
@@ -248,6 +249,7 @@ class Scenario(_Table):
     faults: tuple[Fault, ...] = Field(default=(), alias="fault", strict=False)
     probes: tuple[Probe, ...] = Field(default=(), alias="probe", strict=False)
     resources: Resources = Resources()
+    _label: str = PrivateAttr(default="scenario")
 
     @field_validator("epoch")
     @classmethod
@@ -269,6 +271,11 @@ class Scenario(_Table):
         return step_s
 
     @property
+    def label(self) -> str:
+        """Where the scenario is from, as errors name it: its file, or "preset …"."""
+        return self._label
+
+    @property
     def satellite_names(self) -> tuple[str, ...]:
         """Names of all satellites, constellation by constellation: the first nodes of the timeline."""
         return tuple(name for constellation in self.constellations for name in constellation.satellite_names)
@@ -281,9 +288,10 @@ class Scenario(_Table):
     @property
     def n_step(self) -> int:
         """How many instants 0, step_s, 2·step_s … there are up to and including duration_s."""
-        return int(self.duration_s / self.step_s + 1e-9) + 1
+        return int(self.duration_s / self.step_s + 1e-6) + 1
 
-
-def nodes_of(names: Sequence[str]) -> dict[str, int]:
-    """Index of each node name."""
-    return {name: index for index, name in enumerate(names)}
+    def labelled(self, label: str) -> Self:
+        """The same scenario, which tells errors where it is from."""
+        copy = self.model_copy()
+        copy._label = label
+        return copy

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sgp4
+
+from controller.errors import InputError
+from controller.orbit.elements import tle_orbits, walker_orbits
+from controller.orbit.ephemeris import propagate
+from controller.orbit.tle import TleError, parse_tle
+from controller.scenario.model import Walker
+from controller.timeline import FloatArray
+
+# An epoch and instants of whole microseconds are 8 mm of flight; the printed positions have 10 µm.
+VERIFICATION_TOLERANCE_M = 0.02
+IRIDIUM = Walker(
+    pattern="star", total=66, planes=6, phasing=2, altitude_m=780_000.0, inclination_deg=86.4, raan_deg=10.0
+)
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def verification_rows() -> dict[str, FloatArray]:
+    """Minutes since epoch and position in km, of each object of tcppver.out, which the sgp4 package ships."""
+    text = (Path(sgp4.__file__).parent / "tcppver.out").read_text()
+    rows: dict[str, list[list[float]]] = {}
+    for line in text.splitlines():
+        if line.endswith("xx"):
+            rows[line.split()[0]] = current = []
+        elif line.strip():
+            current.append([float(word) for word in line.split()[:4]])
+    return {key: np.array(value) for key, value in rows.items()}
+
+
+def test_positions_match_the_sgp4_verification_set() -> None:
+    """Element sets of AIAA 2006-6753's verification file that pass our checks give its printed positions."""
+    text = (Path(sgp4.__file__).parent / "SGP4-VER.TLE").read_text()
+    lines = [line[:69] for line in text.splitlines() if line.startswith(("1 ", "2 "))]
+    expected = verification_rows()
+    n_row = 0
+    for line_1, line_2 in zip(lines[::2], lines[1::2], strict=True):
+        try:
+            sets = parse_tle(f"{line_1}\n{line_2}\n")
+        except TleError:
+            continue  # three of the file's objects have wrong checksums on purpose
+        rows = expected[sets[0].catalogue.lstrip("0")]
+        orbits = tle_orbits(sets)
+        jd_days = (orbits[0].jdsatepoch - 2_440_587.5) + orbits[0].jdsatepochF
+        epoch = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=jd_days)
+        r_m = propagate(["x"], orbits, epoch, rows[:, 0] * 60.0).r_teme_m[0]
+        assert np.abs(r_m - rows[:, 1:] * 1e3).max() < VERIFICATION_TOLERANCE_M, sets[0].catalogue
+        n_row += len(rows)
+    assert n_row == 632  # of 641
+
+
+def test_a_decayed_satellite_is_told_with_its_name_time_and_meaning() -> None:
+    """SGP4's error 6 reaches the user as words: who, when, what, and what to do."""
+    text = (Path(sgp4.__file__).parent / "SGP4-VER.TLE").read_text()
+    lines = [line[:69] for line in text.splitlines() if line[2:7] == "28872"]
+    orbits = tle_orbits(parse_tle("\n".join(lines)))
+    epoch = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=orbits[0].jdsatepoch - 2_440_587.5)
+    with pytest.raises(InputError) as raised:
+        propagate(["minotaur"], orbits, epoch, np.arange(0.0, 86_400.0, 60.0))
+    for word in ("'minotaur'", "2005-", "SGP4 error", "decayed", "select"):
+        assert word in str(raised.value)
+
+
+def test_walker_elements_are_those_of_the_contract() -> None:
+    """Planes are 30° apart (a star of 6), slots 360°/11, each plane 2·360°/66 ahead; circular, no drag."""
+    orbits = walker_orbits(IRIDIUM, EPOCH)
+    assert len(orbits) == 66
+    for plane, slot in ((0, 0), (1, 0), (2, 5), (5, 10)):
+        orbit = orbits[plane * 11 + slot]
+        assert math.degrees(orbit.nodeo) == pytest.approx(10.0 + 30.0 * plane)
+        assert math.degrees(orbit.mo) == pytest.approx((slot * 360.0 / 11 + plane * 2 * 360.0 / 66) % 360.0)
+        assert math.degrees(orbit.inclo) == pytest.approx(86.4)
+        assert (orbit.ecco, orbit.argpo, orbit.bstar) == (0.0, 0.0, 0.0)
+        assert orbit.no_kozai == pytest.approx(2 * math.pi / (100.45 * 60) * 60, rel=1e-3)  # published: 100.4 min
+        assert orbit.jdsatepoch + orbit.jdsatepochF == 2461041.5
+
+
+def test_a_delta_spreads_its_planes_over_the_whole_turn() -> None:
+    """Plane j of p has its node at j·360°/p."""
+    delta = Walker(pattern="delta", total=12, planes=3, phasing=1, altitude_m=550_000.0, inclination_deg=53.0)
+    nodes_deg = [math.degrees(orbit.nodeo) for orbit in walker_orbits(delta, EPOCH)[::4]]
+    assert nodes_deg == pytest.approx([0.0, 120.0, 240.0])
+
+
+def test_550_km_has_a_period_of_95_65_minutes() -> None:
+    """2π√(a³/μ) at 550 km is 95.65 min, and so is the orbit's mean motion."""
+    shell = Walker(pattern="delta", total=1, planes=1, phasing=0, altitude_m=550_000.0, inclination_deg=53.0)
+    (orbit,) = walker_orbits(shell, EPOCH)
+    assert 2 * math.pi / orbit.no_kozai == pytest.approx(95.65, abs=0.005)
+
+
+def test_walker_satellites_stay_near_their_altitude_and_apart() -> None:
+    """Over a turn all satellites stay within 15 km of 780 km over the equatorial radius, neighbours 32.7° apart."""
+    orbits = walker_orbits(IRIDIUM, EPOCH)
+    r_m = propagate([""] * 66, orbits, EPOCH, np.arange(0.0, 6_030.0, 30.0)).r_teme_m
+    radius_m = np.linalg.norm(r_m, axis=-1)
+    assert np.abs(radius_m - (6_378_137.0 + 780_000.0)).max() < 15_000.0
+    cosine = np.sum(r_m[0] * r_m[1], axis=-1) / (radius_m[0] * radius_m[1])
+    assert np.degrees(np.arccos(cosine)) == pytest.approx(360.0 / 11, abs=0.25)

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from controller.errors import InputError
+from controller.scenario import load_scenario, preset_names, preset_text, with_duration
+from tests.unit.scenario.text import GOOD, WALKER, changed, parsed
+
+ISS = """\
+ISS (ZARYA)
+1 25544U 98067A   08264.51782528 -.00002182  00000-0 -11606-4 0  2927
+2 25544  51.6416 247.4627 0006703 130.5360 325.0288 15.72125391563537
+"""
+
+
+def test_the_preset_is_the_published_constellation() -> None:
+    """iridium-66 has 66 satellites in 6 planes of 11, named by plane and slot, and five ground nodes after them."""
+    scenario = load_scenario("iridium-66")
+    names = scenario.node_names
+    assert len(names) == 71
+    assert (names[0], names[11], names[65]) == ("iridium-p00s00", "iridium-p01s00", "iridium-p05s10")
+    assert names[66:] == ("beijing", "nairobi", "punta-arenas", "suva", "reykjavik")
+    assert scenario.n_step == 301
+    assert [(f.kind, f.target, f.at_s, f.duration_s) for f in scenario.faults] == [("blackout", "beijing", 60.0, 30.0)]
+
+
+def test_every_preset_is_valid() -> None:
+    """A preset that comes with skyrack loads, under its own name."""
+    assert preset_names()
+    for name in preset_names():
+        assert load_scenario(name).name == name
+        assert preset_text(name).startswith("#")
+
+
+def test_a_file_loads_with_defaults(tmp_path: Path) -> None:
+    """A file with the required keys alone is complete; epochs of any zone become UTC."""
+    file = tmp_path / "mine.toml"
+    file.write_text(changed("00:00:00Z", "08:00:00+08:00"))
+    scenario = load_scenario(str(file))
+    assert scenario.epoch == datetime(2026, 1, 1, tzinfo=UTC)
+    assert scenario.constellations[0].isl.topology == "plus-grid"
+    assert (scenario.constellations[0].isl_ports, scenario.constellations[0].max_gsl) == (4, 4)
+    assert scenario.resources.pids_limit == 128
+    assert scenario.label == str(file)
+
+
+def test_element_sets_are_read_relative_to_the_scenario(tmp_path: Path) -> None:
+    """A tle path is relative to the scenario's file; names become slugs; select and limit choose."""
+    (tmp_path / "some.tle").write_text(ISS + ISS.replace("ISS (ZARYA)", "ISS COPY"))
+    file = tmp_path / "mine.toml"
+    file.write_text(changed(f"walker = {{ {WALKER} }}", 'tle = "some.tle"\nselect = ["ISS*"]\nlimit = 1'))
+    assert load_scenario(str(file)).satellite_names == ("iss-zarya",)
+
+
+def test_two_line_sets_are_named_by_their_catalogue_number(tmp_path: Path) -> None:
+    """An object without a name line is called after its constellation and catalogue number."""
+    (tmp_path / "some.tle").write_text("".join(ISS.splitlines(keepends=True)[1:]))
+    scenario = parsed(changed(f"walker = {{ {WALKER} }}", 'tle = "some.tle"'), tmp_path)
+    assert scenario.satellite_names == ("sat-25544",)
+
+
+BAD = {
+    "malformed TOML": (changed("duration_s = 60.0", "duration_s ="), ["trial.toml: not valid TOML", "line 3"]),
+    "no zone": (changed("00:00:00Z", "00:00:00"), ["epoch = 2026-01-01 00:00:00", "write 2026-01-01T00:00:00Z"]),
+    "quoted epoch": (changed("2026-01-01T00:00:00Z", '"2026-01-01T00:00:00Z"'), ["epoch", "without quotes"]),
+    "epoch out of range": (changed("2026-", "2126-"), ["epoch", "1957 to 2056"]),
+    "unknown key": (changed("step_s", "steps_s"), ["steps_s: unknown key; did you mean 'step_s'?"]),
+    "unknown inner key": (
+        changed("inclination_deg", "inclination"),
+        ["constellation[0].walker.inclination: unknown key; did you mean 'inclination_deg'?", "it is required"],
+    ),
+    "step longer than the run": (changed("step_s = 10.0", "step_s = 61.0"), ["step_s = 61.0", "duration_s = 60.0"]),
+    "no duration": (changed("duration_s = 60.0", "duration_s = 0"), ["duration_s = 0", "more than 0"]),
+    "endless": (changed("duration_s = 60.0", "duration_s = inf"), ["duration_s = inf", "finite"]),
+    "too much for memory": (
+        changed("duration_s = 60.0\nstep_s = 10.0", "duration_s = 2_600_000\nstep_s = 1.0"),
+        ["68 nodes and 2600001 steps", "lengthen step_s"],
+    ),
+    "uneven planes": (changed("planes = 6", "planes = 7"), ["constellation[0].walker.planes = 7", "total = 66"]),
+    "phasing": (changed("phasing = 2", "phasing = 6"), ["constellation[0].walker.phasing = 6", "0 to planes - 1 = 5"]),
+    "quoted number": (changed("780_000", '"780_000"'), ["walker.altitude_m = '780_000'", "without quotes"]),
+    "pattern": (changed('"star"', '"ball"'), ["walker.pattern = 'ball'", "'star' or 'delta'"]),
+    "no source": (changed(f"walker = {{ {WALKER} }}", ""), ["constellation[0]", "exactly one of walker and tle"]),
+    "omm": (changed(f"walker = {{ {WALKER} }}", 'omm = "a.json"'), ["constellation[0].omm", "not yet supported"]),
+    "limit on walker": (changed("[[ground]]", "limit = 3\n[[ground]]"), ["constellation[0]", "walker has total"]),
+    "pool of plus-grid": (
+        changed('name = "sat"', 'name = "sat"\nisl_ports = 3'),
+        ["constellation[0].isl_ports = 3", "port pool is too small", '"plus-grid" needs at least 4'],
+    ),
+    "pool of ring": (
+        changed('name = "sat"', 'name = "sat"\nisl = { topology = "ring" }\nisl_ports = 1'),
+        ['"ring" needs at least 2'],
+    ),
+    "latitude": (changed("40.07", "90.5"), ["ground[0].latitude_deg = 90.5", "at least -90.0 and at most 90.0"]),
+    "longitude": (changed("178.44", "180.5"), ["ground[1].longitude_deg = 180.5", "at most 180.0"]),
+    "altitude": (changed("longitude_deg = 116.60", "longitude_deg = 0\naltitude_m = 40_000"), ["ground[0].altitude_m"]),
+    "jurisdiction": (changed("116.60", '116.60\njurisdiction = "China"'), ["ground[0].jurisdiction", "country code"]),
+    "two grounds of one name": (
+        changed('name = "suva"', 'name = "beijing"'),
+        ["ground[1].name = 'beijing': already the name of ground[0]"],
+    ),
+    "ground named like a satellite": (
+        changed('name = "suva"', 'name = "sat-p00s00"'),
+        ["ground[1].name = 'sat-p00s00'", "satellite 0 of constellation[0]"],
+    ),
+    "two constellations of one name": (
+        GOOD + f'[[constellation]]\nname = "sat"\nwalker = {{ {WALKER} }}\n',
+        ["constellation[1].name = 'sat': already the name of constellation[0]"],
+    ),
+    "no constellation": (GOOD.split("[[constellation]]")[0], ["constellation: missing"]),
+    "empty list": (GOOD.split("[[constellation]]")[0] + "constellation = []", ["constellation: needs at least 1"]),
+    "single brackets": (changed("[[constellation]]", "[constellation]"), ["constellation: must be a list"]),
+    "name": (changed('name = "trial"', 'name = "My Trial"'), ["name = 'My Trial'", "a-z, 0-9 and hyphen"]),
+    "fault on nobody": (
+        GOOD + '[[fault]]\nkind = "blackout"\ntarget = "beijin"\nat_s = 1\nduration_s = 1\n',
+        ["fault[0].target = 'beijin'", "did you mean 'beijing'?"],
+    ),
+    "fault on a link of nobody": (
+        GOOD + '[[fault]]\nkind = "blackout"\ntarget = "beijing~sat-p00s77"\nat_s = 1\nduration_s = 1\n',
+        ["no node is called 'sat-p00s77'"],
+    ),
+    "fault between grounds": (
+        GOOD + '[[fault]]\nkind = "blackout"\ntarget = "beijing~suva"\nat_s = 1\nduration_s = 1\n',
+        ["fault[0].target = 'beijing~suva'", "no link joins these two"],
+    ),
+    "fault not yet supported": (
+        GOOD + '[[fault]]\nkind = "degrade"\ntarget = "beijing"\nat_s = 1\nduration_s = 1\nmode = "carrier"\n',
+        ["fault[0].kind = 'degrade': is not yet supported", "fault[0].mode = 'carrier': is not yet supported"],
+    ),
+    "fault of a kind that is none": (
+        GOOD + '[[fault]]\nkind = "storm"\ntarget = "beijing"\nat_s = 1\nduration_s = 1\n',
+        ["fault[0].kind = 'storm'", "'blackout', 'node-down' or 'degrade'"],
+    ),
+    "probe to nobody": (GOOD + '[[probe]]\na = "beijing"\nb = "nairobi"\n', ["probe[0].b = 'nairobi'"]),
+    "probe to itself": (GOOD + '[[probe]]\na = "suva"\nb = "suva"\n', ["probe[0].b = 'suva'", "another node"]),
+    "missing tle": (changed(f"walker = {{ {WALKER} }}", 'tle = "no.tle"'), ["constellation[0].tle", "no.tle"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_mistake_is_told_with_its_file_key_value_and_remedy(case: str) -> None:
+    """Each bad input raises InputError, in which every line names the file, and the key, value and remedy are told."""
+    text, words = BAD[case]
+    with pytest.raises(InputError) as raised:
+        parsed(text)
+    message = str(raised.value)
+    assert all(line.startswith("trial.toml: ") for line in message.splitlines())
+    for word in words:
+        assert word in message
+
+
+def test_all_mistakes_of_a_file_are_told_at_once() -> None:
+    """One message has a line for each mistake, and none that is only a consequence of another."""
+    text = GOOD.replace("40.07", "95").replace('"terminal"', '"phone"').replace("planes = 6", "planes = 5")
+    with pytest.raises(InputError) as raised:
+        parsed(text)
+    assert len(str(raised.value).splitlines()) == 3
+
+
+def test_a_missing_file_names_the_presets(tmp_path: Path) -> None:
+    """What is neither a file nor a preset is told so, with the nearest preset."""
+    with pytest.raises(InputError, match="did you mean 'iridium-66'"):
+        load_scenario("iridium66")
+    with pytest.raises(InputError, match="no such scenario file"):
+        load_scenario(str(tmp_path / "absent.toml"))
+
+
+def test_what_is_not_text_is_refused(tmp_path: Path) -> None:
+    """A folder and a binary file are refused with their path."""
+    with pytest.raises(InputError, match=str(tmp_path)):
+        load_scenario(str(tmp_path))
+    (tmp_path / "a.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"a\.toml: not UTF-8"):
+        load_scenario(str(tmp_path / "a.toml"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("2927", "2928", ["some.tle:2", "checksum is '8', but the line adds up to 7"]),
+        ("51.6416", "51.641X", ["some.tle:3", "checksum"]),
+        (" 0  2927", " 0 2927", ["some.tle:2", "69 ASCII characters"]),
+        ("2 25544", "2 25545", ["some.tle:3"]),
+        ("1 25544U", "3 25544U", ["some.tle:"]),
+    ],
+)
+def test_a_broken_element_set_is_told_with_its_line(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
+    """A bad checksum, length, field or order names the file and the line."""
+    (tmp_path / "some.tle").write_text(ISS.replace(old, new))
+    with pytest.raises(InputError) as raised:
+        parsed(changed(f"walker = {{ {WALKER} }}", 'tle = "some.tle"'), tmp_path)
+    for word in [*words, "trial.toml: constellation[0].tle"]:
+        assert word in str(raised.value)
+
+
+def test_every_broken_element_set_of_a_file_is_told(tmp_path: Path) -> None:
+    """Reading goes on after a broken set: two broken ones of three give two lines."""
+    bad = ISS.replace("2927", "2928")
+    (tmp_path / "some.tle").write_text(bad + ISS + bad)
+    with pytest.raises(InputError) as raised:
+        parsed(changed(f"walker = {{ {WALKER} }}", 'tle = "some.tle"'), tmp_path)
+    assert [line.split("some.tle:")[1].split(":")[0] for line in str(raised.value).splitlines()] == ["2", "8"]
+
+
+def test_two_objects_of_one_name_are_told(tmp_path: Path) -> None:
+    """Two element sets whose names give one node name are refused, with both lines."""
+    (tmp_path / "some.tle").write_text(ISS + ISS)
+    with pytest.raises(InputError, match=r"some\.tle:5\).*'iss-zarya'.*some\.tle:2\)"):
+        parsed(changed(f"walker = {{ {WALKER} }}", 'tle = "some.tle"'), tmp_path)
+
+
+def test_select_that_chooses_nothing_is_told(tmp_path: Path) -> None:
+    """A pattern without a match is a mistake, not an empty sky."""
+    (tmp_path / "some.tle").write_text(ISS)
+    with pytest.raises(InputError, match=r"constellation\[0\]\.select = \['STAR\*'\]"):
+        parsed(changed(f"walker = {{ {WALKER} }}", 'tle = "some.tle"\nselect = ["STAR*"]'), tmp_path)
+
+
+def test_a_run_may_be_made_shorter_but_not_shorter_than_its_step() -> None:
+    """with_duration changes the number of steps, and refuses what the file would not be allowed to say."""
+    scenario = parsed(GOOD)
+    assert with_duration(scenario, 20.0).n_step == 3
+    for duration_s in (5.0, -1.0, float("nan"), 1e9):
+        with pytest.raises(InputError, match=r"trial\.toml: duration_s"):
+            with_duration(scenario, duration_s)
