@@ -106,7 +106,13 @@ def job_timeline(jobs: Sequence[JobRecord], end_s: float, faults: Sequence[Fault
 
 def comparison(results: Sequence[WorkloadResult]) -> go.Figure:
     """Time to insight and bytes over the ground link, a bar for each way."""
-    fig = make_subplots(1, 2, horizontal_spacing=0.16, subplot_titles=["Time to insight", "Bytes over the ground link"])
+    fig = make_subplots(
+        1,
+        2,
+        shared_yaxes=True,
+        horizontal_spacing=0.06,
+        subplot_titles=["Time to insight", "Bytes over the ground link"],
+    )
     ways = [text(result.way) for result in results]
     colours = [(ORANGE, BLUE, GREEN, PURPLE)[number % 4] for number in range(len(results))]
     columns: tuple[tuple[list[float], list[str], str], ...] = (
