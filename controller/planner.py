@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from sgp4.api import Satrec
 
 from controller.errors import InputError
 from controller.links.gsl import PassTable, assign, passes
 from controller.links.isl import IslPairs, element_set_pairs, isl_geometry, walker_pairs
-from controller.orbit.elements import tle_orbits, walker_orbits
+from controller.orbit.elements import Orbit, longest_pass_s, tle_orbits, walker_orbits
 from controller.orbit.ephemeris import Ephemeris, propagate
 from controller.orbit.frames import (
-    WGS84_A_M,
     Geodetic,
     ecef_to_geodetic,
     geodetic_to_ecef_m,
@@ -44,10 +42,8 @@ from controller.timeline import (
 LIGHT_M_S = 299_792_458.0
 """Speed of light in vacuum, exact (SI)."""
 
-_EARTH_TURN_RAD_S = 7.292_115e-5  # WGS 84
 # How densely the time after the run is searched for the setting of satellites that the run's end leaves in the sky.
 _LOOK_AHEAD_STEP_S = 10.0
-_LOOK_AHEAD_MAX_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -71,10 +67,9 @@ def plan(scenario: Scenario) -> Timeline:
     """Everything that a run's sky commands. Raises InputError where there is no such sky (a decayed satellite)."""
     t_s: FloatArray = np.arange(scenario.n_step, dtype=np.float64) * scenario.step_s
     orbits = [orbit for constellation in scenario.constellations for orbit in _orbits(constellation, scenario)]
-    t_ahead_s = t_s[-1] + np.arange(1, math.ceil(_look_ahead_s(orbits) / _LOOK_AHEAD_STEP_S) + 1) * max(
-        scenario.step_s, _LOOK_AHEAD_STEP_S
-    )
-    t_all_s = np.concatenate((t_s, t_ahead_s if scenario.grounds else []))
+    ahead_step_s = max(scenario.step_s, _LOOK_AHEAD_STEP_S)
+    n_ahead = math.ceil(longest_pass_s(orbits) / ahead_step_s) if scenario.grounds else 0
+    t_all_s = np.concatenate((t_s, t_s[-1] + ahead_step_s * np.arange(1, n_ahead + 1)))
 
     ephemeris = _propagated(scenario, orbits, t_all_s)
     dates = julian_dates(scenario.epoch, t_all_s)
@@ -114,32 +109,17 @@ def delay_us(range_m: FloatArray) -> IntArray:
     return np.rint(range_m / LIGHT_M_S * 1e6).astype(np.int64)
 
 
-def _orbits(constellation: Constellation, scenario: Scenario) -> list[Satrec]:
+def _orbits(constellation: Constellation, scenario: Scenario) -> list[Orbit]:
     if constellation.walker is not None:
         return walker_orbits(constellation.walker, scenario.epoch)
     return tle_orbits(constellation.element_sets)
 
 
-def _propagated(scenario: Scenario, orbits: Sequence[Satrec], t_s: FloatArray) -> Ephemeris:
+def _propagated(scenario: Scenario, orbits: Sequence[Orbit], t_s: FloatArray) -> Ephemeris:
     try:
         return propagate(scenario.satellite_names, orbits, scenario.epoch, t_s)
     except InputError as error:
         raise InputError("\n".join(f"{scenario.label}: {line}" for line in str(error).splitlines())) from error
-
-
-def _look_ahead_s(orbits: Sequence[Satrec]) -> float:
-    """How long the longest pass can last over a level horizon, at most a day.
-
-    A satellite at distance r is above the horizon within acos(R/r) of its nadir, and the ground follows it at the
-    Earth's rate at most.
-    """
-    longest_s = 0.0
-    for orbit in orbits:
-        rate_rad_s = orbit.no_kozai / 60.0 - _EARTH_TURN_RAD_S
-        apogee_m = orbit.a * WGS84_A_M * (1.0 + orbit.ecco)
-        half_rad = math.acos(min(1.0, WGS84_A_M / apogee_m))
-        longest_s = max(longest_s, 2.0 * half_rad / rate_rad_s if rate_rad_s > 0.0 else _LOOK_AHEAD_MAX_S)
-    return min(longest_s, _LOOK_AHEAD_MAX_S)
 
 
 def _places(grounds: Sequence[Ground]) -> Geodetic:

@@ -9,18 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from sgp4.api import WGS72, Satrec
 
 from controller.orbit.frames import WGS84_A_M
-from controller.orbit.tle import TleSet
 from controller.scenario.model import Walker
+from controller.scenario.tle import TleSet
 
 MU_WGS72_M3_S2 = 398_600.8e9  # of SGP4 itself: AIAA 2006-6753, section II
 _SGP4_EPOCH = datetime(1949, 12, 31, tzinfo=UTC)
+_EARTH_TURN_RAD_S = 7.292_115e-5  # NIMA TR8350.2, 3rd ed. (2000), table 3.1
+_LONGEST_PASS_S = 86_400.0
+
+Orbit: TypeAlias = Satrec
+"""What SGP4 knows of one satellite."""
 
 
-def walker_orbits(walker: Walker, epoch_utc: datetime) -> list[Satrec]:
+def walker_orbits(walker: Walker, epoch_utc: datetime) -> list[Orbit]:
     """Plane by plane and slot by slot, the mean elements at the epoch, in TEME.
 
     Plane j of p has its node at raan_deg + j·360°/p (delta) or + j·180°/p (star); slot k of plane j has mean anomaly
@@ -33,7 +39,7 @@ def walker_orbits(walker: Walker, epoch_utc: datetime) -> list[Satrec]:
     mean_motion_rad_min = 60.0 * math.sqrt(MU_WGS72_M3_S2 / a_m**3)
     span_deg = 180.0 if walker.pattern == "star" else 360.0
     epoch_days = (epoch_utc - _SGP4_EPOCH).total_seconds() / 86_400.0
-    orbits: list[Satrec] = []
+    orbits: list[Orbit] = []
     for plane in range(walker.planes):
         raan_deg = walker.raan_deg + plane * span_deg / walker.planes
         for slot in range(walker.slots):
@@ -50,6 +56,21 @@ def walker_orbits(walker: Walker, epoch_utc: datetime) -> list[Satrec]:
     return orbits
 
 
-def tle_orbits(sets: Sequence[TleSet]) -> list[Satrec]:
+def tle_orbits(sets: Sequence[TleSet]) -> list[Orbit]:
     """The orbits of element sets, in their order."""
     return [Satrec.twoline2rv(s.line_1, s.line_2, WGS72) for s in sets]
+
+
+def longest_pass_s(orbits: Sequence[Orbit]) -> float:
+    """How long the longest pass of any of the satellites lasts over a level horizon, at most a day.
+
+    A satellite at distance r is above the horizon within acos(R/r) of its nadir, and the ground follows it at the
+    Earth's rate at most.
+    """
+    longest_s = 0.0
+    for orbit in orbits:
+        rate_rad_s = orbit.no_kozai / 60.0 - _EARTH_TURN_RAD_S
+        apogee_m = orbit.a * WGS84_A_M * (1.0 + orbit.ecco)
+        half_rad = math.acos(min(1.0, WGS84_A_M / apogee_m))
+        longest_s = max(longest_s, 2.0 * half_rad / rate_rad_s if rate_rad_s > 0.0 else _LONGEST_PASS_S)
+    return min(longest_s, _LONGEST_PASS_S)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
-from sgp4.api import SGP4_ERRORS, Satrec, SatrecArray
+from sgp4.api import SGP4_ERRORS, SatrecArray
 
 from controller.errors import InputError
+from controller.orbit.elements import Orbit
 from controller.orbit.julian import julian_dates
 from controller.timeline import FloatArray
 
@@ -22,7 +23,7 @@ class Ephemeris:
     v_teme_m_s: FloatArray
 
 
-def propagate(names: Sequence[str], orbits: Sequence[Satrec], epoch_utc: datetime, t_s: FloatArray) -> Ephemeris:
+def propagate(names: Sequence[str], orbits: Sequence[Orbit], epoch_utc: datetime, t_s: FloatArray) -> Ephemeris:
     """Satellites at the instants t_s (n_t,) after the epoch.
 
     Raises InputError with the satellite's name, the instant and the meaning, where SGP4 has no position to give: a

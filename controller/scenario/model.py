@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from controller.orbit.tle import TleError, TleSet, parse_tle
+from controller.scenario.tle import TleError, TleSet, parse_tle
 
 EPOCH_YEARS = (1957, 2056)  # what the two digits of a TLE's year can say
 MAX_DURATION_S = 31 * 86_400.0

@@ -20,8 +20,8 @@ from controller.links.isl import (
 )
 from controller.orbit.elements import tle_orbits, walker_orbits
 from controller.orbit.ephemeris import propagate
-from controller.orbit.tle import parse_tle
 from controller.scenario.model import IslPolicy, Walker
+from controller.scenario.tle import parse_tle
 from controller.timeline import FloatArray
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

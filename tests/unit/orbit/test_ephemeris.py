@@ -9,10 +9,10 @@ import pytest
 import sgp4
 
 from controller.errors import InputError
-from controller.orbit.elements import tle_orbits, walker_orbits
+from controller.orbit.elements import longest_pass_s, tle_orbits, walker_orbits
 from controller.orbit.ephemeris import propagate
-from controller.orbit.tle import TleError, parse_tle
 from controller.scenario.model import Walker
+from controller.scenario.tle import TleError, parse_tle
 from controller.timeline import FloatArray
 
 # An epoch and instants of whole microseconds are 8 mm of flight; the printed positions have 10 µm.
@@ -104,3 +104,10 @@ def test_walker_satellites_stay_near_their_altitude_and_apart() -> None:
     assert np.abs(radius_m - (6_378_137.0 + 780_000.0)).max() < 15_000.0
     cosine = np.sum(r_m[0] * r_m[1], axis=-1) / (radius_m[0] * radius_m[1])
     assert np.degrees(np.arccos(cosine)) == pytest.approx(360.0 / 11, abs=0.25)
+
+
+def test_the_longest_pass_of_a_low_orbit_and_of_one_that_never_sets() -> None:
+    """780 km: 2·acos(R/r) = 54.0° at the mean motion less the Earth's turn, 16.2 min; geostationary: the whole day."""
+    high = Walker(pattern="delta", total=1, planes=1, phasing=0, altitude_m=35_786_000.0, inclination_deg=0.0)
+    assert longest_pass_s(walker_orbits(IRIDIUM, EPOCH)) == pytest.approx(16.2 * 60.0, rel=0.01)
+    assert longest_pass_s(walker_orbits(high, EPOCH)) == 86_400.0
