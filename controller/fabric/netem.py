@@ -22,6 +22,7 @@ from controller.timeline import IntArray
 
 IDLE_RATE_BPS = 8_000_000_000  # of ports which are patched to nothing
 LOSS_SCALE = 2**32 - 1  # netem's probability 1
+NO_FILTER = (errno.ENOENT, errno.EINVAL)  # the latter for "cannot find specified filter chain"
 LOSS_DECIMALS = 9  # what that resolves
 
 TC_H_ROOT, TC_H_CLSACT, TC_H_INGRESS = 0xFFFFFFFF, 0xFFFFFFF1, 0xFFFFFFF2
@@ -102,7 +103,7 @@ class NetemShaper:
         """The filters and qdiscs that the kernel has."""
         plan = ShapingPlan.dark(self._panel.n_port)
         answers, refusals = self._panel.socket.get_rows(_key_rows(self._panel.ifindex, netlink.RTM_GETTFILTER))
-        unexpected = [each for each in refusals if each.number != errno.ENOENT]  # ENOENT: a dark port has no filter
+        unexpected = [each for each in refusals if each.number not in NO_FILTER]  # dark ports have none
         self._raise(unexpected, lambda row: f"cannot read back {self._panel.port_label(row)}")
         for answer in answers:
             plan.peer[answer.sequence] = _peer_ifindex(answer.body) - PANEL_FIRST_IFINDEX
@@ -207,7 +208,8 @@ def _patch_rows(ifindex: IntArray, peer_ifindex: IntArray) -> Rows:
 
 def _to_the_end(rows: Rows, field: str, kind: int) -> tuple[int, int]:
     """The head of an attribute that holds all the rest of the message."""
-    fields = rows.dtype.fields or {}
+    fields = rows.dtype.fields
+    assert fields is not None  # rows are structured
     return rows.dtype.itemsize - fields[field][1], kind
 
 

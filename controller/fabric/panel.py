@@ -202,8 +202,7 @@ def remove_panel(run_id: str) -> bool:
     namespace = NAMED / _namespace_name(run_id)
     if not namespace.exists():
         return False
-    if namespace.is_mount():
-        _end_delay_lines(namespace)
+    _end_delay_lines(namespace)
     return remove_namespace(namespace.name)
 
 

@@ -98,7 +98,8 @@ class Received:
     @property
     def delay_ms(self) -> np.ndarray:
         """One way, from the send call to the kernel's time stamp on arrival."""
-        return (self.arrived_s - self.sent_s) * 1e3
+        delay_s: np.ndarray = self.arrived_s - self.sent_s
+        return delay_s * 1e3
 
 
 class Traffic:

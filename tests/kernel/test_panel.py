@@ -1,0 +1,195 @@
+"""The panel: made, counted, removed; nothing of a run stays, and nothing of anybody else's goes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from controller.errors import InputError, SkyrackError
+from controller.fabric.delay_line import DelayLineShaper
+from controller.fabric.namespaces import (
+    NAMED,
+    create_namespace,
+    in_namespace,
+    in_scratch_namespace,
+    processes_in,
+    remove_namespace,
+)
+from controller.fabric.netlink import FabricError, ShapingError
+from controller.fabric.panel import NodePorts, Panel, panel_run_ids, remove_panel
+from controller.fabric.plan import ShapingPlan
+from tests.kernel.world import Link, World, living, opened_world, plan, wait_for
+
+OWNER = """
+import sys, time
+from tests.kernel.world import Link, opened_world, plan
+with opened_world("delay-line", n_node=2, n_port=1) as world:
+    world.shaper.apply(plan(Link(0, 1)))
+    print(world.panel.run_id, *(node.network_namespace.name for node in world.nodes), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_port_of_a_node_is_up_and_needs_no_neighbour_discovery(pair: World) -> None:
+    """A connected node has its address on lo, its ports up, one permanent neighbour a port, and may ping."""
+    namespace = pair.nodes[0].network_namespace.name
+
+    def shown(*what: str) -> str:
+        return subprocess.run(["ip", "-n", namespace, *what], capture_output=True, text=True, check=True).stdout
+
+    assert "inet 10.77.0.1/32 scope global lo" in shown("address", "show", "lo")
+    assert "UP" in shown("link", "show", "isl0")
+    assert "inet6" not in shown("address")
+    assert "169.254.0.1 dev isl0 lladdr 02:73:6b:79:00:01 PERMANENT" in shown("neigh")
+    read = in_namespace(
+        pair.nodes[0].network_namespace,
+        lambda: {
+            each: Path("/proc/sys/net/ipv4", each).read_text().split() for each in ("ip_forward", "ping_group_range")
+        },
+    )
+    assert read == {"ip_forward": ["1"], "ping_group_range": ["0", "2147483647"]}
+
+
+def test_entering_a_namespace_leaves_the_caller_where_it_was(pair: World) -> None:
+    """Work is done inside, errors come out, and the caller's own namespace is never another."""
+    before = Path("/proc/self/ns/net").stat().st_ino
+    inside = in_namespace(pair.nodes[0].network_namespace, lambda: Path("/proc/thread-self/ns/net").stat().st_ino)
+    assert inside != before
+    with pytest.raises(ZeroDivisionError):
+        in_scratch_namespace(lambda: 1 // 0)
+    assert Path("/proc/thread-self/ns/net").stat().st_ino == before
+
+
+def test_counters_count_what_passed(pair: World) -> None:
+    """Bytes from and to each node are counted at the panel, headers and all."""
+    pair.shaper.apply(plan(Link(0, 1)))
+    with pair.sending(0, 1) as traffic:
+        traffic.send(50, 0.0, 1_000)
+        assert len(traffic.received().number) == 50
+    from_node_bytes, to_node_bytes = pair.panel.counters()
+    np.testing.assert_array_equal(from_node_bytes, [50_000, 0])
+    np.testing.assert_array_equal(to_node_bytes, [0, 50_000])
+
+
+def test_a_panel_is_removed_once_and_only_it(shaper_name: str) -> None:
+    """Removing a run's panel ends its delay line, is idempotent, and leaves every other namespace."""
+    foreign = f"kt-{os.getpid()}-foreign"
+    create_namespace(foreign)
+    try:
+        with opened_world(shaper_name, n_node=2) as world:
+            run_id = world.panel.run_id
+            assert run_id in panel_run_ids()
+            world.shaper.close()
+            assert remove_panel(run_id)
+            assert not remove_panel(run_id)
+            assert run_id not in panel_run_ids()
+        assert os.path.ismount(NAMED / foreign)  # Path.is_mount is for folders only
+    finally:
+        assert remove_namespace(foreign)
+
+
+def test_a_run_id_cannot_leave_the_folder_of_names() -> None:
+    """A run id that is a path is refused as wrong input."""
+    for run_id in ("../x", "", "a/b", "a b"):
+        with pytest.raises(InputError, match="run id"):
+            remove_panel(run_id)
+
+
+def test_a_second_panel_of_a_run_is_refused_and_the_first_stays(pair: World) -> None:
+    """A taken name is said, with the remedy."""
+    with pytest.raises(SkyrackError, match="skyrack down"):
+        Panel.create(pair.panel.run_id)
+    assert pair.panel.run_id in panel_run_ids()
+
+
+def test_a_node_that_is_gone_is_named(shaper_name: str) -> None:
+    """Connecting a node whose namespace has ended says which, and the panel can still be removed."""
+    panel = Panel.create(f"kt-{os.getpid()}-gone")
+    try:
+        with pytest.raises(FabricError, match="iridium-p00s00"):
+            panel.connect([NodePorts(Path("/run/netns/kt-no-such"), "10.77.0.1", ("isl0",), "iridium-p00s00")])
+    finally:
+        panel.close()
+    assert panel.run_id not in panel_run_ids()
+
+
+def test_after_kill_9_of_the_owner_nothing_runs_and_the_panel_can_be_removed() -> None:
+    """The delay line dies with its controller; the panel left behind is removed by the run's id."""
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout is not None
+        with owner.stdout:
+            run_id, *nodes = owner.stdout.readline().split()
+        lines = processes_in(NAMED / f"skyrack-{run_id}")
+        assert len(lines) == 1, "one delay line runs"
+    finally:
+        os.kill(owner.pid, signal.SIGKILL)
+        owner.wait()
+    try:
+        wait_for(lambda: not any(living(Path(f"/proc/{pid}")) for pid in lines), "the delay line ended")
+        assert run_id in panel_run_ids()
+        assert remove_panel(run_id)
+        assert run_id not in panel_run_ids()
+    finally:
+        for name in nodes:
+            remove_namespace(name)
+
+
+def test_a_delay_line_that_died_is_told_at_the_next_plan() -> None:
+    """A killed delay line makes the next plan fail, with its status and what it means for the run."""
+    with opened_world("delay-line", n_node=2, n_port=1) as world:
+        assert isinstance(world.shaper, DelayLineShaper)
+        (pid,) = processes_in(world.panel.namespace)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ShapingError, match=f"process {pid}.* status -9"):
+            world.shaper.apply(plan(Link(0, 1)))
+
+
+def test_the_delay_line_says_what_it_dropped() -> None:
+    """Frames lost and frames a full queue dropped are counted by direction."""
+    with opened_world("delay-line", n_node=2, n_port=1) as world:
+        assert isinstance(world.shaper, DelayLineShaper)
+        world.route((0, 1, 0), (1, 0, 0))
+        world.shaper.apply(plan(Link(0, 1, rate_bps=1_000_000, loss_ratio=0.2)))
+        with world.sending(0, 1) as traffic:
+            traffic.send(500, 0.0, 1_000)
+            arrived = len(traffic.received().number)
+        drops = world.shaper.drops()
+        assert drops.lost[0] > 0
+        assert drops.queue[0] > 0
+        assert drops.lost[0] + drops.queue[0] + arrived == 500
+        assert (drops.lost[1], drops.queue[1], drops.overrun, drops.refused) == (0, 0, 0, 0)
+
+
+def test_the_same_seed_loses_the_same_frames() -> None:
+    """The delay line's losses come from the run's seed alone."""
+    lost = []
+    for _ in range(2):
+        with opened_world("delay-line", n_node=2, n_port=1, seed=7) as world:
+            world.route((0, 1, 0), (1, 0, 0))
+            world.shaper.apply(plan(Link(0, 1, loss_ratio=0.3)))
+            with world.sending(0, 1) as traffic:
+                traffic.send(200, 0.0)
+                lost.append(traffic.received().number.tolist())
+    assert lost[0] == lost[1]
+
+
+def test_many_ports_are_connected_and_shaped_in_seconds(shaper_name: str) -> None:
+    """A panel of 497 ports is connected, patched whole and read back exactly."""
+    with opened_world(shaper_name, n_node=71, n_port=7) as world:
+        n_port = world.panel.n_port
+        assert n_port == 497
+        whole = ShapingPlan.dark(n_port)
+        pairs = np.random.default_rng(1).permutation(n_port)[: n_port // 2 * 2].reshape(-1, 2)
+        for port, peer in ((pairs[:, 0], pairs[:, 1]), (pairs[:, 1], pairs[:, 0])):
+            whole.peer[port] = peer
+            whole.delay_us[port] = 1_000 + port
+            whole.rate_bps[port] = 100_000_000
+        world.shaper.apply(whole)
+        assert len(whole.changed_from(world.shaper.read_back())) == 0
