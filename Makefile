@@ -51,8 +51,9 @@ test-machine: venv
 proto: venv ## generate the stubs of protos/
 	@deploy/proto.sh
 
-lock: venv ## resolve requirements.lock afresh from pyproject.toml
-	@.venv/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+lock: venv ## bring requirements.lock into line with pyproject.toml
+	@[ -x .cache/uv/bin/uv ] || { .venv/bin/python -m venv .cache/uv && .cache/uv/bin/pip install --quiet uv; }
+	@.cache/uv/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
 
 clean: ## remove what make made in the tree, and the images

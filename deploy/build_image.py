@@ -247,10 +247,9 @@ def build_on(client: DockerClient, base: str, image: str, network: str | None) -
 
 
 def build(client: DockerClient) -> str:
-    """Build the image by the best way that works here. Its name."""
+    """Build the image by the best way that works here, unless it is there. Its name."""
     image = image_name(PROJECT_ROOT)
     if has_image(client, image):
-        say(f"{image} is up to date")
         return image
     if not has_image(client, LOCAL_BASE):
         if has_image(client, REGISTRY_BASE) or pull_registry_base():
@@ -289,7 +288,7 @@ def main() -> int:
         else:
             image = build(client)
             size_bytes = client.images.get(image).attrs["Size"]
-            say(f"{image}, {size_bytes / 1e6:.0f} MB")
+            say(f"{image} is there, {size_bytes / 1e6:.0f} MB")
     except SkyrackError as error:
         sys.stderr.write(f"node image: {error}\n")
         return error.exit_status

@@ -34,7 +34,12 @@ SECONDS=0
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1 || ! new_enough .venv/bin/python; then
     "$python" -m venv --clear .venv
 fi
-.venv/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: --requirement requirements.lock
-.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --no-index --editable .
+pip=(.venv/bin/python -m pip install -qq --no-deps)
+if ! "${pip[@]}" --no-compile --require-hashes --only-binary=:all: --requirement requirements.lock </dev/null; then
+    echo "pip could not install what requirements.lock names: its words are above" >&2
+    exit 3
+fi
+"${pip[@]}" --no-build-isolation --no-index --editable .
+.venv/bin/python -m compileall -qq -j 0 .venv/lib || true # some packages carry files for other versions of Python
 echo "$wanted" >"$stamp"
 echo "virtual environment: ready after $SECONDS s"
