@@ -14,6 +14,8 @@ from controller.orbit.elements import Orbit
 from controller.orbit.julian import julian_dates
 from controller.timeline import FloatArray
 
+_MEANINGS = {0: "the result is not a number", **SGP4_ERRORS}
+
 
 @dataclass(frozen=True)
 class Ephemeris:
@@ -31,15 +33,17 @@ def propagate(names: Sequence[str], orbits: Sequence[Orbit], epoch_utc: datetime
     """
     dates = julian_dates(epoch_utc, t_s)
     error, r_km, v_km_s = SatrecArray(orbits).sgp4(dates.day, dates.fraction)
-    if error.any():
-        lost = np.flatnonzero(error.any(axis=1))
+    # SGP4 has no code for elements that lead it to no number at all.
+    failed = (error != 0) | ~np.isfinite(r_km).all(axis=-1)
+    if failed.any():
+        lost = np.flatnonzero(failed.any(axis=1))
         lines = []
         for satellite in lost[:10]:
-            step = int(np.argmax(error[satellite] != 0))
+            step = int(np.argmax(failed[satellite]))
             at = (epoch_utc + timedelta(seconds=float(t_s[step]))).strftime("%Y-%m-%dT%H:%M:%SZ")
             code = int(error[satellite, step])
             lines.append(
-                f"satellite {names[satellite]!r} has no position at {at}: SGP4 error {code}, {SGP4_ERRORS[code]}: by "
+                f"satellite {names[satellite]!r} has no position at {at}: SGP4 error {code}, {_MEANINGS[code]}: by "
                 "then its orbit has decayed, or its elements are out of date; leave it out with select, or move epoch "
                 "towards that of its elements"
             )

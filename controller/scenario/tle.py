@@ -42,6 +42,8 @@ _LINE_1_FIELDS = (
     ("second derivative of mean motion", 45, 52, _EXPONENT),
     ("drag term", 54, 61, _EXPONENT),
 )
+_LINE_1_BLANKS = (2, 9, 18, 33, 44, 53, 62, 64)
+_LINE_2_BLANKS = (2, 8, 17, 26, 34, 43, 52)
 _LINE_2_FIELDS = (
     ("inclination", 9, 16, _DECIMAL),
     ("right ascension of the ascending node", 18, 25, _DECIMAL),
@@ -54,7 +56,7 @@ _LINE_2_FIELDS = (
 
 def checksum(line: str) -> int:
     """The last digit that a line should have: its digits added up, each minus sign counted as one, modulo 10."""
-    return sum(int(c) if c.isdigit() else c == "-" for c in line[: LINE_LENGTH - 1]) % 10
+    return sum(int(c) if c.isdecimal() else c == "-" for c in line[: LINE_LENGTH - 1]) % 10
 
 
 def _line_problem(line: str, number: str) -> str | None:
@@ -65,6 +67,9 @@ def _line_problem(line: str, number: str) -> str | None:
         return f"an element line has {LINE_LENGTH} ASCII characters, this one has {len(line)}"
     if line[-1] != str(checksum(line)):
         return f"the checksum is {line[-1]!r}, but the line adds up to {checksum(line)}; a character of it was changed"
+    for column in _LINE_1_BLANKS if number == "1" else _LINE_2_BLANKS:
+        if line[column - 1] != " ":
+            return f"column {column} should be blank, found {line[column - 1]!r}"
     for name, first, last, pattern in _LINE_1_FIELDS if number == "1" else _LINE_2_FIELDS:
         field = line[first - 1 : last]
         if not pattern.fullmatch(field.rstrip()):
@@ -74,7 +79,7 @@ def _line_problem(line: str, number: str) -> str | None:
 
 def parse_tle(text: str) -> tuple[TleSet, ...]:
     """All element sets of a file, in order; of two and three lines, also mixed. Raises TleError with every problem."""
-    lines = [(number, line.rstrip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line.rstrip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     sets: list[TleSet] = []
     problems: list[tuple[int, str]] = []
     at = 0

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controller.errors import InputError
 from controller.scenario import load_scenario, preset_names, preset_text, with_duration
+from controller.scenario.tle import TleError, checksum, parse_tle
 from tests.unit.scenario.text import GOOD, WALKER, changed, parsed
 
 ISS = """\
@@ -183,6 +187,13 @@ def test_what_is_not_text_is_refused(tmp_path: Path) -> None:
         ("2927", "2928", ["some.tle:2", "checksum is '8', but the line adds up to 7"]),
         ("51.6416", "51.641X", ["some.tle:3", "checksum"]),
         (" 0  2927", " 0 2927", ["some.tle:2", "69 ASCII characters"]),
+        (
+            "67A   08264.51782528 -.00002182  00000-0 -11606-4 0  2927",
+            "67A  108264.51782528 -.00002182  00000-0 -11606-4 0  2928",
+            ["some.tle:2", "column 18 should be blank, found '1'"],
+        ),
+        (" 51.6416", " 51x6416", ["some.tle:3", "columns 9 to 16", "inclination"]),
+        ("51.6416 247.4627 ", "51.6416 247 4627 ", ["some.tle:3", "columns 18 to 25", "right ascension"]),
         ("2 25544", "2 25545", ["some.tle:3"]),
         ("1 25544U", "3 25544U", ["some.tle:"]),
     ],
@@ -226,3 +237,32 @@ def test_a_run_may_be_made_shorter_but_not_shorter_than_its_step() -> None:
     for duration_s in (5.0, -1.0, float("nan"), 1e9):
         with pytest.raises(InputError, match=r"trial\.toml: duration_s"):
             with_duration(scenario, duration_s)
+
+
+MUTATIONS = st.lists(st.tuples(st.integers(0, 10_000), st.text(max_size=3), st.integers(0, 4)), min_size=1, max_size=4)
+
+
+def mutated(text: str, mutations: list[tuple[int, str, int]]) -> str:
+    """At each place some characters give way to others."""
+    for place, new, n_old in mutations:
+        at = place % (len(text) + 1)
+        text = text[:at] + new + text[at + n_old :]
+    return text
+
+
+@settings(max_examples=300, deadline=None)
+@given(MUTATIONS)
+def test_a_damaged_scenario_is_still_right_or_a_clear_error(mutations: list[tuple[int, str, int]]) -> None:
+    """Whatever happens to a file, it loads or raises InputError: nothing else."""
+    text = GOOD + '[[fault]]\nkind = "blackout"\ntarget = "suva"\nat_s = 1\nduration_s = 2\n'
+    with suppress(InputError):
+        parsed(mutated(text, mutations))
+
+
+@settings(max_examples=300, deadline=None)
+@given(MUTATIONS)
+def test_damaged_element_sets_are_still_right_or_a_clear_error(mutations: list[tuple[int, str, int]]) -> None:
+    """Also where the checksum happens to be right, element sets parse or raise TleError."""
+    lines = mutated(ISS, mutations).split("\n")
+    with suppress(TleError):
+        parse_tle("\n".join(line[:68] + str(checksum(line)) if len(line) == 69 else line for line in lines))
