@@ -273,6 +273,6 @@ def test_faults_are_in_force_from_their_start_until_just_before_their_end(timeli
         )
 
 
-def test_the_epoch_of_the_timeline_is_utc(timeline: Timeline) -> None:
-    """An aware datetime in UTC."""
-    assert timeline.epoch_utc == datetime(2026, 1, 1, tzinfo=UTC)
+def test_the_epoch_of_the_timeline_is_utc() -> None:
+    """An aware datetime in UTC, whatever zone the scenario is written in."""
+    assert plan(parsed(changed("00:00:00Z", "00:00:00-05:30"))).epoch_utc == datetime(2026, 1, 1, 5, 30, tzinfo=UTC)
