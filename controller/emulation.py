@@ -37,6 +37,7 @@ from controller.timeline import LinkKind, Role, Timeline
 AGENT_READY_S = 90.0
 READ_BACK_EVERY_STEPS = 10
 PROBE_INTERVAL_S = 1.0
+NODE_WATCH_S = 5.0
 PROBE_TIMEOUT_S = 2.0
 
 
@@ -198,6 +199,19 @@ class Emulation:
         if self._prober is None:
             raise SkyrackError("run() comes after start()")
         self._prober.start()
+        watch = asyncio.create_task(self._watch_nodes(), name="watch nodes")
+        try:
+            await self._run_steps(hold)
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        self.phase = Phase.ENDING
+        self._recorder.event(
+            "run-ended", self.t_s, reason="stopped" if self._stop.is_set() else "the timeline has ended"
+        )
+
+    async def _run_steps(self, hold: bool) -> None:
+        """Every step at its time."""
         for step in range(1, self.schedule.n_step):
             await self._pace(step)
             if self._stop.is_set():
@@ -207,8 +221,17 @@ class Emulation:
             if hold:
                 self.phase = Phase.HOLDING
                 await self._stop.wait()
-        self.phase = Phase.ENDING
-        self._recorder.event("run-ended", self.t_s, overruns=self.overruns)
+
+    async def _watch_nodes(self) -> None:
+        """Tell of nodes whose process has ended, once each: the sky goes on without them."""
+        lost: set[str] = set()
+        while True:
+            await asyncio.sleep(NODE_WATCH_S)
+            alive = await asyncio.to_thread(self.runtime.alive, self.place.run_id)
+            for name in sorted(self.index_of.keys() - alive - lost):
+                lost.add(name)
+                self._recorder.event("node-lost", self.t_s, node=name, reason="its agent has ended")
+                self._narrator.say(f"node {name} is lost: its agent has ended")
 
     async def close(self) -> None:
         """End everything that `start` started, in reverse, whatever state it is in. Idempotent."""

@@ -111,8 +111,8 @@ async def launch(
                 await emulation.close()
             finally:
                 summary = recorder.close()
-    narrator.say("writing the report")
-    write_report(out_dir, timeline)
+                narrator.say("writing the report")
+                write_report(out_dir, timeline)
     return Ended(out_dir, summary)
 
 

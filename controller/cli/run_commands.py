@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 READY = "ready"
-DEMO_DURATION_S = 120.0
+DEMO_DURATION_S = 110.0
 
 
 def run_options(command: Command) -> Command:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
@@ -86,14 +87,18 @@ class JobDesk:
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
 
     async def _follow(self, via: str, job_id: str) -> None:
-        """Tell of every new state or reason, also across a restart of the gateway's agent."""
+        """Tell of every new state or reason, also across a restart of the gateway's agent.
+
+        A reason whose numbers alone have changed (so many per cent, so many seconds) is not new.
+        """
         revision, told = 0, (jobs_pb2.JOB_STATE_UNSPECIFIED, "")
         while True:
             try:
                 async for job in self.gateway(via).watch(job_id, revision):
                     revision = job.revision
-                    if (job.state, job.reason) != told:
-                        told = (job.state, job.reason)
+                    now = (job.state, re.sub(r"\d+", "#", job.reason))
+                    if now != told:
+                        told = now
                         self._on_change(GatewayJob(via, job))
                     if job.state in FINAL_STATES:
                         return

@@ -23,7 +23,7 @@ from controller.timeline import Role
 from protos.skyrack.v1 import jobs_pb2
 
 SETTLE_S = 5.0
-BLACKOUT_LEAD_S = 2.0
+BLACKOUT_LEAD_S = 5.0
 
 
 class HotSpots:
@@ -49,15 +49,15 @@ class HotSpots:
         self._capture = await self._put_script("capture_scene.py")
         first = await self._take_scene("scene-1", seed)
         outcomes = [
-            await self._insight("bent pipe", "bent-pipe-1", first, on_node=self.gateway),
-            await self._insight("in orbit", "in-orbit-1", first, on_node=self.satellite),
+            await self._insight("bent pipe", "bent-pipe-1", "scene-1", first, on_node=self.gateway),
+            await self._insight("in orbit", "in-orbit-1", "scene-1", first, on_node=self.satellite),
         ]
         blackouts = [f for f in emulation.scenario.faults if f.target == self.gateway and f.at_s > emulation.t_s]
         if blackouts and blackouts[0].at_s + blackouts[0].duration_s < emulation.scenario.duration_s:
             second = await self._take_scene("scene-2", seed + 1)
             await emulation.until(blackouts[0].at_s - BLACKOUT_LEAD_S)
             outcomes.append(
-                await self._insight("bent pipe across a blackout", "bent-pipe-2", second, on_node=self.gateway)
+                await self._insight("bent pipe, blackout", "bent-pipe-2", "scene-2", second, on_node=self.gateway)
             )
         if outcomes[0].finding_digest != outcomes[1].finding_digest:
             raise SkyrackError("the bent pipe and the search in orbit found different things in one scene")
@@ -87,10 +87,10 @@ class HotSpots:
         return {output.name: output for output in job.outputs}
 
     async def _insight(
-        self, label: str, job_id: str, scene: dict[str, jobs_pb2.JobOutput], on_node: str
+        self, label: str, job_id: str, scene: str, outputs: dict[str, jobs_pb2.JobOutput], on_node: str
     ) -> WorkloadResult:
         """Search a scene somewhere, with the finding brought to the gateway, and measure it."""
-        captured = scene["scene.npy"]
+        captured = outputs["scene.npy"]
         spec = jobs_pb2.JobSpec(
             id=job_id,
             on_node=on_node,
@@ -104,13 +104,13 @@ class HotSpots:
         output = next(output for output in job.outputs if output.name == "finding.json")
         finding = await self._emulation.desk.gateway(self.gateway).get_bytes(output.object)
         spots = json.loads(finding)["hot_spots"]
-        truth = await self._truth(scene["truth.json"])
+        truth = await self._truth(outputs["truth.json"])
         expected = [(s["row"], s["column"], s["size_pixels"] ** 2) for s in truth]
         if [(s["row"], s["column"], s["pixels"]) for s in spots] != expected:
             raise SkyrackError(f"job {job_id} did not find the hot spots that were put into its scene")
         return WorkloadResult(
             way=label,
-            scene=captured.object,
+            scene=scene,
             job=job_id,
             satellite=self.satellite,
             gateway=self.gateway,

@@ -13,6 +13,7 @@ import numpy as np
 SIDE_PIXELS = 3464
 HOT_SPOTS = 12
 NOISE_K = 0.8
+RIM_K = 335.0
 STRIP_ROWS = 433  # 8 strips: memory stays at a few strips, as on a satellite
 
 rng = np.random.default_rng(int(sys.argv[1]))
@@ -34,10 +35,11 @@ cells = rng.permutation(16 * 16)[:HOT_SPOTS]  # one spot a cell of a coarse grid
 for cell in cells:
     size_pixels = int(rng.integers(2, 6))
     row, column = (int(c) * (SIDE_PIXELS // 16) + int(rng.integers(20, 180)) for c in divmod(int(cell), 16))
-    peak_k = float(rng.uniform(345.0, 480.0))
+    peak_k = float(rng.uniform(360.0, 480.0))
     offset = np.arange(size_pixels) - (size_pixels - 1) / 2
     falloff = np.exp(-(offset[:, None] ** 2 + offset[None, :] ** 2) / (2 * size_pixels**2))
-    scene[row : row + size_pixels, column : column + size_pixels] = np.rint(100 * peak_k * falloff / falloff.max())
+    kelvin = RIM_K + (peak_k - RIM_K) * falloff
+    scene[row : row + size_pixels, column : column + size_pixels] = np.rint(kelvin * 100)
     truth.append({"row": row, "column": column, "size_pixels": size_pixels})
 
 np.save(os.path.join(output, "scene.npy"), scene)
