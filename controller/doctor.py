@@ -120,8 +120,12 @@ def check_inotify(cgroup_version: str, n_node: int, proc: Path) -> Check:
 
 def check_panel() -> list[Check]:
     """What the kernel has of what the patch panel is made of. Without netem, the delay line steps in."""
+    try:
+        capabilities = panel_capabilities()
+    except MachineError as error:
+        return [Check("network namespaces", ok=False, found=str(error), remedy="run as root, through sudo")]
     checks = []
-    for name, ok, detail in panel_capabilities():
+    for name, ok, detail in capabilities:
         required = "netem" not in name
         remedy = f"load the kernel's module (modprobe {name}), or use a kernel that has it" if required else ""
         found = detail if ok or required else f"{detail}; links are shaped by the delay line in its place"

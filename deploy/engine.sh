@@ -32,8 +32,8 @@ start_by_hand() {
 
 if answers; then exit 0; fi
 if [ "$(id -u)" != 0 ]; then
-    .venv/bin/python -c 'from controller.runtime.docker import ask_engine; ask_engine()' 2>&1 | tail -n 1 >&2
-    echo "Docker Engine does not answer this user: run this as root" >&2
+    why=$(.venv/bin/python -c 'from controller.runtime.docker import ask_engine; ask_engine()' 2>&1 | tail -n 1) || true
+    echo "Docker Engine: ${why#*Error: }" >&2
     exit 3
 fi
 if ! command -v dockerd >/dev/null; then
