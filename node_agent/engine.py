@@ -156,6 +156,9 @@ class Engine:
                 await self._courier.deliver(job_id)
         except (Refusal, OSError) as no:
             await self._ledger.advance(job_id, JOB_STATE_FAILED, str(no))
+        except Exception as defect:  # noqa: BLE001 — told and logged: a defect of ours must leave no job open
+            _log.exception("job %s: the agent erred", job_id)
+            await self._ledger.advance(job_id, JOB_STATE_FAILED, f"the agent erred: {defect!r}")
 
     async def _run(self, job_id: str) -> None:
         """Run it here, when it is its turn."""

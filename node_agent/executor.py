@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,35 +76,52 @@ async def execute(spec: jobs_pb2.JobSpec, scratch: Scratch, store: ObjectStore, 
     wall_s = limits.wall_s or DEFAULT_WALL_S
     cpu_s = math.ceil(limits.cpu_s or DEFAULT_CPU_S)
     memory_bytes = limits.memory_bytes or DEFAULT_MEMORY_BYTES
-    process = await asyncio.create_subprocess_exec(
+    transport, program = await asyncio.get_running_loop().subprocess_exec(
+        _Program,
         *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(memory_bytes), str(cpu_s)),
         *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         cwd=scratch.folder,
         env=_environment(spec, scratch, inputs, node),
         start_new_session=True,
     )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    tails = [asyncio.create_task(_tail(process.stdout)), asyncio.create_task(_tail(process.stderr))]
     over_wall = False
     try:
-        await asyncio.wait_for(process.wait(), wall_s)
+        await asyncio.wait_for(program.exited.wait(), wall_s)
     except TimeoutError:
         over_wall = True
     finally:
         # A descendant may still hold the pipes, or change outputs: the job has ended, and so do they.
-        await to_its_end(_kill_tree, process.pid, scratch.mark)
-        await process.wait()
-        await asyncio.wait(tails, timeout=_PIPE_DEADLINE_S)
-        for tail in tails:
-            tail.cancel()
-        stdout, stderr = await asyncio.gather(*tails)
-    assert process.returncode is not None
+        await to_its_end(_kill_tree, transport.get_pid(), scratch.mark)
+        await program.exited.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(program.drained.wait(), _PIPE_DEADLINE_S)
+        transport.close()
+    returncode = transport.get_returncode()
+    assert returncode is not None
     reason = f"over its wall limit of {wall_s:g} s" if over_wall else ""
-    return _ended(process.returncode, reason, stdout, stderr, cpu_s, memory_bytes)
+    return _ended(returncode, reason, program.tails[1], program.tails[2], cpu_s, memory_bytes)
+
+
+class _Program(asyncio.SubprocessProtocol):
+    """A process and the tails of its streams. Told apart: its own end, and that nobody holds its streams any more."""
+
+    def __init__(self) -> None:
+        self.tails = {1: b"", 2: b""}
+        self.exited = asyncio.Event()
+        self.drained = asyncio.Event()
+        self._open = {1, 2}
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self.tails[fd] = (self.tails[fd] + data)[-TAIL_BYTES:]
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self._open.discard(fd)
+        if not self._open:
+            self.drained.set()
+
+    def process_exited(self) -> None:
+        self.exited.set()
 
 
 async def collect_outputs(scratch: Scratch, store: ObjectStore, node: str) -> list[jobs_pb2.JobOutput]:
@@ -161,15 +179,6 @@ def _environment(spec: jobs_pb2.JobSpec, scratch: Scratch, inputs: list[Path], n
     )
 
 
-async def _tail(stream: asyncio.StreamReader) -> bytes:
-    """The last bytes before the stream's end."""
-    tail = b""
-    with contextlib.suppress(asyncio.CancelledError):  # somebody holds the pipe: what has come is what there is
-        while piece := await stream.read(TAIL_BYTES):
-            tail = (tail + piece)[-TAIL_BYTES:]
-    return tail
-
-
 def _kill_tree(pid: int, mark: bytes) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
@@ -180,7 +189,7 @@ def _ended(returncode: int, reason: str, stdout: bytes, stderr: bytes, cpu_s: in
     """The end in words. Exit status as a shell has it: 128 + signal."""
     if returncode < 0:
         status = 128 - returncode
-        name = signal.Signals(-returncode).name
+        name = _signal_name(-returncode)
         if not reason and -returncode == signal.SIGXCPU:
             reason = f"over its limit of {cpu_s} s of CPU"
         reason = reason or f"killed by {name}" + (" (out of the node's memory?)" if name == "SIGKILL" else "")
@@ -189,3 +198,10 @@ def _ended(returncode: int, reason: str, stdout: bytes, stderr: bytes, cpu_s: in
     if returncode and any(words in stderr[-4096:] for words in _OUT_OF_MEMORY):
         reason += f": out of its memory limit of {memory_bytes / 2**20:.0f} MiB"
     return Ended(returncode, reason, stdout, stderr)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # real-time signals have no names

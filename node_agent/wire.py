@@ -28,7 +28,10 @@ STREAM_DEADLINE_S: Final = 3600.0
 
 CLIENT_OPTIONS: Final = (
     ("grpc.keepalive_time_ms", _PING_EVERY_MS),
+    # Two options for one deadline: gRPC stops the first when any data arrives, the second only when the ping is answered,
+    # and its default is a minute.
     ("grpc.keepalive_timeout_ms", _PING_DEADLINE_MS),
+    ("grpc.http2.ping_timeout_ms", _PING_DEADLINE_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # A channel is used for one contact: nothing of an older one, its back-off least of all, may be shared with it.
@@ -40,6 +43,7 @@ CLIENT_OPTIONS: Final = (
 SERVER_OPTIONS: Final = (
     ("grpc.keepalive_time_ms", _SERVER_PING_EVERY_MS),
     ("grpc.keepalive_timeout_ms", _SERVER_PING_DEADLINE_MS),
+    ("grpc.http2.ping_timeout_ms", _SERVER_PING_DEADLINE_MS),
     # Let the clients ping as often as they do, instead of telling them to calm down.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", _PING_EVERY_MS // 2),

@@ -1,0 +1,267 @@
+"""Real agents on loopback addresses, and a link between two of them that is slow and can vanish."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import grpc
+
+from controller.agents import AgentClient
+from node_agent.wire import DATA_PORT
+from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
+
+READY_DEADLINE_S = 60.0
+DONE_DEADLINE_S = 60.0
+_SUBNETS = itertools.count()
+
+
+async def until(condition: Callable[[], bool], what: str, deadline_s: float = DONE_DEADLINE_S) -> None:
+    """Wait for a condition; fails after the deadline."""
+    deadline_mono_s = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < deadline_mono_s, f"not within {deadline_s} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+class Agent:
+    """One agent, as a process that can be killed, frozen and started again over the same store."""
+
+    def __init__(self, folder: Path, name: str, role: str, address: str, options: list[str]) -> None:
+        self.name = name
+        self.address = address
+        self.store = folder / name
+        self.control_socket = folder / f"{name}.sock"
+        self.log = folder / f"{name}.log"
+        self._argv = [sys.executable, "-m", "node_agent", "--name", name, "--role", role, "--address", address]
+        self._argv += ["--control-socket", str(self.control_socket), "--store", str(self.store), *options]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process; does not wait for it."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._argv, stderr=log)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone. Idempotent."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+
+    async def ready(self) -> None:
+        """Return when both planes answer."""
+        async with AgentClient(self.control_socket, self.name) as client:
+            await client.wait_ready(READY_DEADLINE_S, data_plane=True)
+
+    async def restart(self) -> None:
+        """kill -9 and start again."""
+        self.kill()
+        self.start()
+        await self.ready()
+
+
+class Fleet:
+    """Agents on a loopback subnet of their own. Leaves no process behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.agents: dict[str, Agent] = {}
+        self._subnet = f"127.{100 + os.getpid() % 100}.{(os.getpid() // 100 + next(_SUBNETS)) % 250}"
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+        for agent in self.agents.values():
+            agent.kill()
+            sys.stderr.write(f"--- {agent.name}\n{agent.log.read_text()}")
+
+    def address(self, host: int) -> str:
+        """An address of this fleet's subnet."""
+        return f"{self._subnet}.{host}"
+
+    async def launch(self, *nodes: str, options: tuple[str, ...] = (), via: dict[str, str] | None = None) -> None:
+        """Start agents, named "gw…" (gateways) or else (satellites), and wait until they answer.
+
+        They know each other, those in `via` at the address given there.
+        """
+        peers = {name: self.address(1 + number) for number, name in enumerate(nodes)}
+        known = [f"--peer={name}={address}" for name, address in (peers | (via or {})).items()]
+        for name, address in peers.items():
+            role = "gateway" if name.startswith("gw") else "satellite"
+            self.agents[name] = Agent(self.folder, name, role, address, [*known, *options])
+            self.agents[name].start()
+        await asyncio.gather(*(agent.ready() for agent in self.agents.values()))
+
+    def __getitem__(self, name: str) -> Agent:
+        return self.agents[name]
+
+    async def client(self, name: str) -> AgentClient:
+        """The controller's client to an agent, until the fleet ends."""
+        return await self._stack.enter_async_context(AgentClient(self[name].control_socket, name))
+
+    async def link(self, name_at: int, to: str, rate_bps: float) -> Link:
+        """A slow link: who dials the address `name_at` reaches the agent `to`."""
+        link = Link(self.address(name_at), to, rate_bps)
+        await self._stack.enter_async_context(link.open())
+        return link
+
+    async def data_plane(self, name: str) -> DataPlane:
+        """Another node's view of an agent, until the fleet ends."""
+        channel = grpc.aio.insecure_channel(f"ipv4:{self[name].address}:{DATA_PORT}")
+        await self._stack.enter_async_context(channel)
+        return DataPlane(channel)
+
+
+class DataPlane:
+    """What other nodes see of an agent."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.objects = objects_pb2_grpc.ObjectsStub(channel)
+        self.jobs = jobs_pb2_grpc.JobsStub(channel)
+
+    async def put(
+        self,
+        name: str,
+        content: bytes,
+        *,
+        offset_bytes: int = 0,
+        size_bytes: int | None = None,
+        chunk_bytes: int = 65536,
+    ) -> objects_pb2.ObjectInfo:
+        """Put the content from an offset, under a name that may not be its own."""
+        return await self.objects.Put(put_requests(name, content, offset_bytes, size_bytes, chunk_bytes), timeout=60)
+
+    async def keep(self, content: bytes) -> str:
+        """Put an object under its own name, and say it."""
+        name = object_name(content)
+        await self.put(name, content)
+        return name
+
+    async def committed_bytes(self, name: str) -> int:
+        """What the agent says it keeps."""
+        info = await self.objects.Stat(objects_pb2.StatRequest(object=name), timeout=20)
+        return info.committed_bytes
+
+    async def get(self, name: str, offset_bytes: int = 0) -> bytes:
+        """Read an object."""
+        request = objects_pb2.GetRequest(object=name, offset_bytes=offset_bytes)
+        return b"".join([response.chunk async for response in self.objects.Get(request, timeout=60)])
+
+    async def run(self, spec: jobs_pb2.JobSpec) -> jobs_pb2.Job:
+        """Submit, and wait for the end."""
+        await self.jobs.Submit(jobs_pb2.SubmitRequest(spec=spec), timeout=20)
+        return [job async for job in self.jobs.Watch(jobs_pb2.WatchJobRequest(id=spec.id), timeout=DONE_DEADLINE_S)][-1]
+
+
+async def put_requests(
+    name: str, content: bytes, offset_bytes: int = 0, size_bytes: int | None = None, chunk_bytes: int = 65536
+) -> AsyncIterator[objects_pb2.PutRequest]:
+    """The messages of a put."""
+    size_bytes = len(content) if size_bytes is None else size_bytes
+    header = objects_pb2.PutRequest.Header(object=name, size_bytes=size_bytes, offset_bytes=offset_bytes)
+    yield objects_pb2.PutRequest(header=header)
+    for start in range(offset_bytes, len(content), chunk_bytes):
+        yield objects_pb2.PutRequest(chunk=content[start : start + chunk_bytes])
+
+
+def object_name(content: bytes) -> str:
+    """sha256:…"""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+class Link:
+    """A TCP relay with a rate, that can fall silent: what it has taken is lost, and who dials hears nothing."""
+
+    def __init__(self, address: str, to: str, rate_bps: float) -> None:
+        self.address = address
+        self.carried_bytes = 0
+        self._to = to
+        self._rate_bps = rate_bps
+        self._dark = False
+        self._relays: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Carry until closed."""
+        listener = socket.create_server((self.address, DATA_PORT))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)  # little lies in flight
+        server = await asyncio.start_server(self._dialled, sock=listener)
+        try:
+            yield
+        finally:
+            server.close()
+            for task in list(self._relays):
+                task.cancel()
+            await asyncio.gather(*self._relays, return_exceptions=True)
+            await server.wait_closed()
+
+    def cut(self) -> None:
+        """From now on, silence."""
+        self._dark = True
+
+    def heal(self) -> None:
+        """Who dials now is heard. What was connected before stays dead."""
+        for task in self._relays:
+            task.cancel()
+        self._dark = False
+
+    async def _dialled(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._relays.add(task)
+        far_writer: asyncio.StreamWriter | None = None
+        try:
+            if self._dark:
+                await asyncio.Event().wait()
+            far_reader, far_writer = await asyncio.open_connection(self._to, DATA_PORT, limit=32 * 1024)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._carry(reader, far_writer))
+                both.create_task(self._carry(far_reader, writer))
+        except (ConnectionError, ExceptionGroup, asyncio.CancelledError):
+            pass  # an end has gone, or the link healed: this connection is over
+        finally:
+            for end in filter(None, (writer, far_writer)):
+                end.transport.abort()
+            self._relays.discard(task)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(16 * 1024):
+            await asyncio.sleep(len(piece) * 8 / self._rate_bps)
+            if self._dark:
+                await asyncio.Event().wait()
+            self.carried_bytes += len(piece)
+            writer.write(piece)
+            await writer.drain()
+        with suppress(OSError):
+            writer.write_eof()
+
+
+def processes_with(text: bytes) -> list[int]:
+    """Ids of processes whose command line holds this."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and text in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
