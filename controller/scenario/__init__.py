@@ -7,7 +7,6 @@ from controller.scenario.load import (
     preset_names,
     preset_text,
     read_source,
-    with_duration,
 )
 from controller.scenario.model import Scenario
 
@@ -19,5 +18,4 @@ __all__ = [
     "preset_names",
     "preset_text",
     "read_source",
-    "with_duration",
 ]

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from controller.errors import InputError
 from controller.scenario.messages import structural_problems
-from controller.scenario.model import MAX_DURATION_S, Scenario
+from controller.scenario.model import Scenario
 
 # Positions and sunlight take 32 bytes a node and step, link states about as much again: some 3 GB.
 MAX_NODE_STEPS = 50_000_000
@@ -83,18 +83,6 @@ def parse_scenario(source: Source, duration_s: float | None = None) -> Scenario:
     if problems:
         raise _input_error(source.label, problems)
     return scenario.labelled(source.label)
-
-
-def with_duration(scenario: Scenario, duration_s: float) -> Scenario:
-    """The same scenario, shorter or longer. Raises InputError for a duration that its step or memory does not fit."""
-    changed = scenario.model_copy(update={"duration_s": float(duration_s)})
-    if not scenario.step_s <= duration_s <= MAX_DURATION_S:
-        problem = f"must be from step_s = {scenario.step_s:g} to {MAX_DURATION_S:g}"
-        raise InputError(f"{scenario.label}: duration_s = {duration_s:g}: {problem}")
-    problems = _size_problems(changed)
-    if problems:
-        raise _input_error(scenario.label, problems)
-    return changed
 
 
 def _input_error(label: str, problems: Sequence[str]) -> InputError:

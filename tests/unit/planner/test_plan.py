@@ -13,7 +13,7 @@ from controller.faults import FaultSchedule
 from controller.orbit.frames import ecef_to_geodetic
 from controller.planner import plan
 from controller.record.plan_export import plan_lines
-from controller.scenario import load_scenario, with_duration
+from controller.scenario import load_scenario
 from controller.timeline import FloatArray, LinkKind, Role, Timeline, content_hash
 from tests.unit.scenario.text import GOOD, WALKER, changed, parsed
 
@@ -95,7 +95,7 @@ def test_ground_nodes_follow_the_handover_rule_also_past_the_end_of_the_run(time
     the same second either will do.
     """
     scenario = load_scenario("iridium-66")
-    longer = plan(with_duration(scenario, 1_500.0))
+    longer = plan(load_scenario("iridium-66", 1_500.0))
     for index, ground in enumerate(scenario.grounds, 66):
         visible = elevation_deg(longer, index) >= ground.min_elevation_deg
         held = -1

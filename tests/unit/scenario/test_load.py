@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.errors import InputError
-from controller.scenario import load_scenario, preset_names, preset_text, with_duration
+from controller.scenario import Source, load_scenario, parse_scenario, preset_names, preset_text
 from controller.scenario.tle import TleError, checksum, parse_tle
 from tests.unit.scenario.text import GOOD, WALKER, changed, parsed
 
@@ -231,12 +231,12 @@ def test_select_that_chooses_nothing_is_told(tmp_path: Path) -> None:
 
 
 def test_a_run_may_be_made_shorter_but_not_shorter_than_its_step() -> None:
-    """with_duration changes the number of steps, and refuses what the file would not be allowed to say."""
-    scenario = parsed(GOOD)
-    assert with_duration(scenario, 20.0).n_step == 3
+    """A duration in place of the file's is held to the same rules as the file's."""
+    source = Source("trial.toml", GOOD, Path())
+    assert parse_scenario(source, 20.0).n_step == 3
     for duration_s in (5.0, -1.0, float("nan"), 1e9):
         with pytest.raises(InputError, match=r"trial\.toml: duration_s"):
-            with_duration(scenario, duration_s)
+            parse_scenario(source, duration_s)
 
 
 MUTATIONS = st.lists(st.tuples(st.integers(0, 10_000), st.text(max_size=3), st.integers(0, 4)), min_size=1, max_size=4)
