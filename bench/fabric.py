@@ -17,7 +17,8 @@ from pyroute2 import IPRoute
 from controller.fabric import netlink
 from controller.fabric.choose import choose_shaper
 from controller.fabric.namespaces import in_scratch_namespace, processes_in
-from controller.fabric.netlink import ATTRIBUTE, HEADER_FIELDS, NetlinkSocket
+from controller.fabric.netem import TCMSG
+from controller.fabric.netlink import ATTRIBUTE, HEADER_FIELDS, NetlinkSocket, message
 from controller.fabric.panel import PANEL_FIRST_IFINDEX
 from controller.fabric.plan import ShapingPlan
 from controller.fabric.probes import ProbePair, Prober, ProbeResult
@@ -131,6 +132,9 @@ def _qdisc_rates() -> dict[str, float]:
             assert not refused, refused[0]
 
     rates["numpy array"] = _rate(by_array, 20 * QDISCS)
+    listed = tc.dump(message(netlink.RTM_GETQDISC, netlink.NLM_F_DUMP, TCMSG.pack(0, 0, 0, 0, 0)))
+    told = np.uint32(RATE_BYTES_S).tobytes()  # `tc -batch` had set another
+    assert sum(told in each.body for each in listed) == QDISCS, "the qdiscs are not as they were commanded"
     tc.close()
     return rates
 

@@ -24,9 +24,10 @@ from controller.errors import SkyrackError
 from controller.fabric.namespaces import in_namespace
 
 NLM_F_REQUEST, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x300, 0x100, 0x200, 0x400
-NLM_F_DUMP_INTR, NLM_F_ACK_TLVS = 0x10, 0x200
+NLM_F_DUMP_INTR = 0x10
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLMSGERR_ATTR_MSG = 1
+ERROR_BYTES = 20  # errno and the header of the refused message, which NETLINK_CAP_ACK spares us the rest of
 NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
 RTM_NEWLINK, RTM_SETLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_DELROUTE, RTM_NEWNEIGH = 16, 19, 20, 24, 25, 28
 RTM_NEWQDISC, RTM_GETQDISC, RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 36, 38, 44, 45, 46
@@ -241,10 +242,7 @@ def _messages(data: bytes) -> Iterator[tuple[Message, int]]:
     while offset + _HEADER.size <= len(data):
         length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
         body = data[offset + _HEADER.size : offset + length]
-        if kind == NLMSG_ERROR and flags & NLM_F_ACK_TLVS:
-            yield Message(kind, sequence, body), flags
-        else:
-            yield Message(kind, sequence, body[:20] if kind == NLMSG_ERROR else body), flags
+        yield Message(kind, sequence, body), flags
         offset += length + (-length % 4)
 
 
@@ -252,5 +250,5 @@ def _refusal(answer: Message) -> list[Refusal]:
     (code,) = struct.unpack_from("=i", answer.body)
     if code == 0:
         return []
-    words = attributes(answer.body[20:]).get(NLMSGERR_ATTR_MSG, b"")
+    words = attributes(answer.body[ERROR_BYTES:]).get(NLMSGERR_ATTR_MSG, b"")
     return [Refusal(answer.sequence, -code, words.rstrip(b"\0").decode("utf-8", "replace"))]

@@ -53,7 +53,13 @@ class HostRoutes:
 
     def __init__(self, panel: Panel) -> None:
         self._panel = panel
-        self._sockets = [NetlinkSocket(node.network_namespace) for node in panel.nodes]
+        self._sockets: list[NetlinkSocket] = []
+        for node in panel.nodes:
+            try:
+                self._sockets.append(NetlinkSocket(node.network_namespace))
+            except OSError as error:
+                self.close()
+                raise RouteError(f"cannot enter the network namespace of {node.label}: {error}") from error
         self._address = np.array([_number(node.address) for node in panel.nodes], np.int64)
 
     def apply(self, changes: RouteChanges) -> None:
