@@ -235,7 +235,7 @@ def test_a_run_may_be_made_shorter_but_not_shorter_than_its_step() -> None:
     source = Source("trial.toml", GOOD, Path())
     assert parse_scenario(source, 20.0).n_step == 3
     for duration_s in (5.0, -1.0, float("nan"), 1e9):
-        with pytest.raises(InputError, match=r"trial\.toml: duration_s"):
+        with pytest.raises(InputError, match=r"trial\.toml: .*duration_s"):
             parse_scenario(source, duration_s)
 
 
