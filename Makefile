@@ -25,7 +25,7 @@ test: check setup test-machine ## everything: check, then the tests that need ro
 check: venv ## lint, types and unit tests: no root, under a minute
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
-	@.venv/bin/mypy
+	@.venv/bin/mypy && .venv/bin/mypy deploy/build_image.py
 	@.venv/bin/python -m pytest tests/unit
 
 bench: setup test-machine ## run every benchmark

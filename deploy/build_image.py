@@ -40,7 +40,15 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 REGISTRY_BASE = "python:3.12-slim"
-LOCAL_BASE = "skyrack-base:mmdebstrap"
+# A minimal root file system: apt's own choice of essential packages, and what a node needs; its words stay outside.
+BASE_PACKAGES = ("iputils-ping", "iproute2", "ca-certificates")
+BASE_OPTIONS = (
+    "--variant=minbase",
+    "--format=tar",
+    '--customize-hook=rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/usr/share/locale/* "$1"/var/log/*',
+)
+LOCAL_BASE_REPOSITORY = "skyrack-base"
+LOCAL_BASE = f"{LOCAL_BASE_REPOSITORY}:{sha256(repr((BASE_PACKAGES, BASE_OPTIONS)).encode()).hexdigest()[:16]}"
 PULL_TIMEOUT_S = 15.0
 PULL_DEADLINE_S = 240.0  # once it answers
 MMDEBSTRAP_DEADLINE_S = 600.0
@@ -181,12 +189,8 @@ def make_local_base(client: DockerClient) -> str:
     run([str(PROJECT_ROOT / "deploy/apt-install.sh"), "mmdebstrap"], "install mmdebstrap")
     python = python_package()
     keyrings = sorted(Path("/usr/share/keyrings").glob("*-archive-keyring.gpg"))
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", "--format=tar"]
-    command += [f"--include={python},iputils-ping,iproute2,ca-certificates"]
+    command = ["mmdebstrap", "--quiet", *BASE_OPTIONS, f"--include={','.join((python, *BASE_PACKAGES))}"]
     command += [f"--keyring={path}" for path in keyrings]
-    command += [
-        '--customize-hook=rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/usr/share/locale/* "$1"/var/log/*'
-    ]
     if python != "python3":
         command += [f'--customize-hook=ln -s /usr/bin/{python} "$1"/usr/local/bin/python3']
     with tempfile.TemporaryDirectory() as scratch, timed("making a base with mmdebstrap (about a minute)"):
@@ -269,11 +273,11 @@ def build(client: DockerClient) -> str:
 def remove_images(client: DockerClient) -> None:
     """Remove every image that this program made; the registry's base stays."""
     with engine_errors("remove images"):
-        ours = {tag for found in client.images.list(filters={"label": IMAGE_LABEL}) for tag in found.tags}
-        ours |= {LOCAL_BASE} if has_image(client, LOCAL_BASE) else set()
-        for image in sorted(ours):
-            client.images.remove(image)
-            say(f"removed {image}")
+        found = client.images.list(filters={"label": IMAGE_LABEL}) + client.images.list(LOCAL_BASE_REPOSITORY)
+        ours = {tag for image in found for tag in image.tags}
+        for tag in sorted(ours, reverse=True):  # nodes before what they are built on
+            client.images.remove(tag)
+            say(f"removed {tag}")
 
 
 def main() -> int:
