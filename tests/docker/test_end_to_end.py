@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,11 @@ def leftovers(run_id: str) -> list[str]:
     return containers + namespaces + folders + processes
 
 
+def nothing_is_left(run_id: str) -> bool:
+    """Whether the machine holds nothing of a run."""
+    return leftovers(run_id) == []
+
+
 def scenario_file(folder: Path, extra: str = "") -> Path:
     """The small scenario on disk."""
     path = folder / "small.toml"
@@ -194,39 +200,48 @@ def test_a_blackout_makes_a_job_wait_and_never_fail(tmp_path: Path) -> None:
     assert job["moved_bytes"] < 40_000_000 * 1.05 + 2_000_000, "what had arrived before the blackout was not sent again"
 
 
-@pytest.mark.parametrize("moment", ["Starting nodes", "Joining ports", "ready"])
-def test_a_killed_controller_leaves_nothing_behind(tmp_path: Path, moment: str) -> None:
-    """After kill -9 of the controller at several moments, `down --all` removes all of the run, and only that."""
-    bystander = subprocess.run(
-        ["docker", "create", "--label", "somebody.else=1", node_image(), "true"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+@pytest.fixture
+def bystanders() -> Iterator[Callable[[], bool]]:
+    """A container and a namespace of somebody else's; tells whether both are still there."""
+    create = ["docker", "create", "--label", "somebody.else=1", node_image(), "true"]
+    container = subprocess.run(create, capture_output=True, text=True, check=True).stdout.strip()
     subprocess.run(["ip", "netns", "add", "not-skyracks"], check=True)
+
+    def both_there() -> bool:
+        found = subprocess.run(["docker", "ps", "-aq", "--no-trunc"], capture_output=True, text=True, check=True).stdout
+        return container in found and Path("/run/netns/not-skyracks").exists()
+
+    yield both_there
+    subprocess.run(["docker", "rm", "-f", container], check=True, capture_output=True)
+    subprocess.run(["ip", "netns", "delete", "not-skyracks"], check=True)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ['"sky: ', '"Starting nodes", 1,', '"Starting nodes", 8,', '"Joining ports"', '"Agents answering", 8', '"ready"'],
+)
+def test_a_killed_controller_leaves_nothing_behind(tmp_path: Path, moment: str, bystanders: Callable[[], bool]) -> None:
+    """After kill -9 of the controller at several moments, `down --all` removes all of the run, and only that."""
     reader, writer = os.pipe()
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "controller", "serve", str(scenario_file(tmp_path)),
-             "--out", str(tmp_path / "record"), "--tell", str(writer)],
-            pass_fds=(writer,), start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        )  # fmt: skip
+    command = ["serve", scenario_file(tmp_path), "--out", tmp_path / "record", "--tell", writer]
+    with subprocess.Popen(
+        [sys.executable, "-m", "controller", *map(str, command)],
+        pass_fds=(writer,),
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    ) as child:
         os.close(writer)
         with os.fdopen(reader) as told:
-            assert any(moment in line for line in told), "the controller ended before that moment"
-            os.kill(child.pid, signal.SIGKILL)
-        child.wait(10)
-        (run_id,) = [path.name for path in Path("/run/skyrack").iterdir()]
-        assert leftovers(run_id)
-        skyrack("down", "--all")
-        wait_until("nothing is left", lambda: leftovers(run_id) == [], 10.0)
-        names = subprocess.run(["docker", "ps", "-aq", "--no-trunc"], capture_output=True, text=True, check=True).stdout
-        assert bystander in names
-        assert Path("/run/netns/not-skyracks").exists()
-    finally:
-        subprocess.run(["docker", "rm", "-f", bystander], check=True, capture_output=True)
-        subprocess.run(["ip", "netns", "delete", "not-skyracks"], check=True)
+            reached = any(moment in line for line in told)
+            child.kill()
+    assert reached, "the controller ended before that moment"
+    run_ids = [path.parent.name for path in Path("/run/skyrack").glob("*/run.json")]
+    assert all(leftovers(run_id) for run_id in run_ids)
+    assert run_ids or "sky" in moment, "from when nodes start, there is something to remove"
+    skyrack("down", "--all")
+    for run_id in run_ids:
+        wait_until("nothing is left", partial(nothing_is_left, run_id), 10.0)
+    assert bystanders()
 
 
 def test_the_next_up_removes_what_a_killed_run_left(tmp_path: Path) -> None:
