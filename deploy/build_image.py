@@ -132,7 +132,9 @@ def download_packages(requirements: str, interpreter: Interpreter) -> Path:
         wanted.write_text(requirements)
         target = Path(scratch, "packages")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--require-hashes"]
+        # pip holds what a package requires of Python, too, against the one that it runs in.
         fit = ["--only-binary=:all:", "--implementation=cp", f"--python-version={interpreter.series}"]
+        fit += ["--ignore-requires-python"]
         fit += [f"--platform={platform_tag}" for platform_tag in interpreter.platforms()]
         run([*pip, *fit, f"--target={target}", f"--requirement={wanted}"], "download the node's packages")
         for pattern in UNUSED:

@@ -115,6 +115,9 @@ def engine_errors(doing: str) -> Iterator[None]:
         yield
     except docker.errors.APIError as error:
         raise SkyrackError(f"Docker could not {doing}: {error.explanation or error}") from error
+    except docker.errors.BuildError as error:
+        last_words = "".join(entry.get("stream", "") for entry in error.build_log)[-2000:]
+        raise SkyrackError(f"Docker could not {doing}: {error.msg}\n{last_words}") from error
     except (docker.errors.DockerException, requests.RequestException) as error:
         raise _unusable(error) from error
 
