@@ -29,7 +29,7 @@ check: venv ## lint, types and unit tests: no root, under a minute
 	@.venv/bin/python -m pytest tests/unit
 
 bench: setup test-machine ## run every benchmark
-	@for file in bench/[a-z]*.py; do echo "== $$file"; $(AS_ROOT) .venv/bin/python "$$file"; done
+	@for file in bench/[a-z]*.py; do echo "== $$file"; $(AS_ROOT) .venv/bin/python -m "bench.$$(basename "$$file" .py)"; done
 
 doctor: venv ## say what this machine has and lacks
 	@$(AS_ROOT) .venv/bin/skyrack doctor

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.errors import MachineError
-from controller.fabric.choose import panel_capabilities
+from controller.fabric.choose import DELAY_LINE_NEEDS, panel_capabilities
 from controller.runtime.docker import MINIMUM_API_VERSION, Engine, EngineError, ask_engine, image_bytes
 from controller.runtime.image import node_image
 
@@ -119,14 +119,14 @@ def check_inotify(cgroup_version: str, n_node: int, proc: Path) -> Check:
 
 
 def check_panel() -> list[Check]:
-    """What the kernel has of what the patch panel is made of. Without netem, the delay line steps in."""
+    """What the kernel has of what the patch panel is made of. Where netem cannot be had, the delay line steps in."""
     try:
         capabilities = panel_capabilities()
     except MachineError as error:
         return [Check("network namespaces", ok=False, found=str(error), remedy="run as root, through sudo")]
     checks = []
     for name, ok, detail in capabilities:
-        required = "netem" not in name
+        required = name in DELAY_LINE_NEEDS
         remedy = f"load the kernel's module (modprobe {name}), or use a kernel that has it" if required else ""
         found = detail if ok or required else f"{detail}; links are shaped by the delay line in its place"
         checks.append(Check(name, ok, found, "" if ok else remedy, required))

@@ -15,7 +15,7 @@ from typing import Any
 
 from controller import runs
 from controller.api.server import STOP_GRACE_S, serve
-from controller.doctor import diagnose, require
+from controller.doctor import diagnose, require, use_open_files
 from controller.emulation import Emulation, Phase
 from controller.errors import InputError, SkyrackError
 from controller.fabric.choose import ShaperChoice, choose_shaper
@@ -91,6 +91,7 @@ async def launch(
     source = read_source(options.scenario)
     scenario = parse_scenario(source, options.duration_s)
     require(diagnose(len(scenario.node_names)))
+    use_open_files()
     runtime = open_runtime(options.runtime)
     choice = choose_shaper(options.shaper)
     narrator.say(f"shaper: {choice.name} ({choice.reason})")
