@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from node_agent.errors import DataLoss, FailedPrecondition, NotFound
 from node_agent.ledger import Ledger
-from node_agent.peer import Break, Peer, Resolver, contact
+from node_agent.peer import Break, Peer, Resolver, in_contact
 from node_agent.states import AT_NODE, FINAL, away_inputs, label
 from node_agent.store import ObjectStore
 from protos.skyrack.v1 import jobs_pb2
@@ -80,12 +80,16 @@ class Courier:
                 await self.gather(job_id)
                 await self._through_breaks(job_id, node, partial(self._hand_over, job_id))
             try:
-                await self._through_breaks(job_id, node, partial(self._follow, job_id))
+                ended = await self._through_breaks(job_id, node, partial(self._follow, job_id))
             except _LostThereError:
                 attempt = jobs_pb2.Job(attempt=self._ledger.record(job_id).job.attempt + 1)
                 lost = f"{node} has lost the job; sending it again"
                 await self._ledger.advance(job_id, JOB_STATE_IN_TRANSIT, lost, result=attempt)
             else:
+                result = jobs_pb2.Job(
+                    exit_status=ended.exit_status, stdout=ended.stdout, stderr=ended.stderr, outputs=ended.outputs
+                )
+                await self._ledger.advance(job_id, ended.state, ended.reason, result=result)
                 return
 
     async def cancel(self, job_id: str) -> str:
@@ -101,14 +105,18 @@ class Courier:
         heard_mono_s = time.monotonic()
         backoff_s = FIRST_BACKOFF_S
         corrupted = 0
+
+        async def heard(peer: Peer) -> T:
+            nonlocal heard_mono_s, backoff_s
+            backoff_s = FIRST_BACKOFF_S
+            try:
+                return await action(peer)
+            finally:
+                heard_mono_s = time.monotonic()
+
         while True:
             try:
-                async with contact(node, self._resolver) as peer:
-                    try:
-                        return await action(peer)
-                    finally:
-                        heard_mono_s = peer.heard_mono_s
-                        backoff_s = FIRST_BACKOFF_S
+                return await in_contact(node, self._resolver, heard)
             except Break as gap:
                 silence_s = time.monotonic() - heard_mono_s
                 await self._wait_for_contact(job_id, f"{gap} for {silence_s:.0f} s" if silence_s >= 1 else str(gap))
@@ -182,8 +190,8 @@ class Courier:
         await peer.put(self._store, name, committed_bytes, lambda done_bytes: progress.at(done_bytes, size_bytes))
         self._ledger.moved(job_id, size_bytes - self._offered.pop((job_id, name)))
 
-    async def _follow(self, job_id: str, peer: Peer) -> None:
-        """Watch it to its end there, bring its outputs here, and close it."""
+    async def _follow(self, job_id: str, peer: Peer) -> jobs_pb2.Job:
+        """Watch it to its end there, and bring its outputs here. The job as it ended."""
         ended: jobs_pb2.Job | None = None
         try:
             async for seen in peer.watch(job_id):
@@ -192,17 +200,14 @@ class Courier:
         except NotFound:
             raise _LostThereError from None
         if ended is None or ended.state not in FINAL:
-            raise Break(f"no answer from {peer.node}")
-        record = self._ledger.record(job_id)
-        outputs = list(ended.outputs)
-        if not record.job.spec.keep_outputs_on_node:
-            for number, output in enumerate(outputs, 1):
+            raise Break(f"{peer.node} is shutting down")
+        if not self._ledger.record(job_id).job.spec.keep_outputs_on_node:
+            for number, output in enumerate(ended.outputs, 1):
                 if self._store.size_bytes(output.object) is None:
-                    what = f"fetching output {number} of {len(outputs)} ({output.size_bytes / 1e6:.1f} MB)"
+                    what = f"fetching output {number} of {len(ended.outputs)} ({output.size_bytes / 1e6:.1f} MB)"
                     await self._fetch(peer, job_id, output.object, f"{what} from {peer.node}")
                 output.at_node = self._node
-        result = jobs_pb2.Job(exit_status=ended.exit_status, stdout=ended.stdout, stderr=ended.stderr, outputs=outputs)
-        await self._ledger.advance(job_id, ended.state, ended.reason, result=result)
+        return ended
 
     async def _mirror(self, job_id: str, seen: jobs_pb2.Job) -> None:
         """Follow the job's states at its node, those too that passed unseen, at the node's own times."""

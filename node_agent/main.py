@@ -100,6 +100,7 @@ async def serve(options: Options) -> None:
 def main() -> None:
     """The program `skyrack-agent`."""
     options = parse_options(sys.argv[1:])
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a peer that vanishes is news to the job alone
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
     try:
         lock = _lock(options.store_dir)

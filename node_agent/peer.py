@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -20,6 +19,9 @@ from node_agent import wire
 from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound, Refusal
 from node_agent.store import ObjectStore, chunks_of
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
+
+T = TypeVar("T")
+Pulse: TypeAlias = grpc.aio.UnaryStreamCall[Any, health_pb2.HealthCheckResponse]
 
 _RESOLVE_DEADLINE_S = 2.0
 
@@ -71,15 +73,8 @@ class Peer:
 
     def __init__(self, node: str, channel: grpc.aio.Channel) -> None:
         self.node = node
-        self.heard_mono_s = time.monotonic()
-        self._health = health_pb2_grpc.HealthStub(channel)
         self._jobs = jobs_pb2_grpc.JobsStub(channel)
         self._objects = objects_pb2_grpc.ObjectsStub(channel)
-
-    async def hello(self) -> None:
-        """Hear that it is there. Raises Break soon if it is not."""
-        with self._listening():
-            await self._health.Check(health_pb2.HealthCheckRequest(), timeout=wire.HELLO_DEADLINE_S)
 
     async def job(self, job_id: str) -> jobs_pb2.Job | None:
         """The job as the node knows it, if it does."""
@@ -107,7 +102,6 @@ class Peer:
         with self._listening():
             request = jobs_pb2.WatchJobRequest(id=job_id)
             async for job in self._jobs.Watch(request, timeout=wire.STREAM_DEADLINE_S):
-                self.heard_mono_s = time.monotonic()
                 yield job
 
     async def committed_bytes(self, name: str) -> int:
@@ -138,7 +132,6 @@ class Peer:
                     async for response in responses:
                         await store.append(part, offset_bytes, response.chunk)
                         offset_bytes += len(response.chunk)
-                        self.heard_mono_s = time.monotonic()
                         on_received(len(response.chunk), offset_bytes, part.size_bytes)
                     await store.finish(part, name)
             finally:
@@ -151,22 +144,56 @@ class Peer:
             yield
         except grpc.aio.AioRpcError as error:
             if error.code() in _BREAKS:
-                raise Break(_meaning(self.node, error.details() or "")) from error
+                raise Break(_meaning(self.node, error)) from error
             said = f"{self.node} says: {error.details()}"
             raise _REFUSALS.get(error.code(), Refusal)(said) from error
-        self.heard_mono_s = time.monotonic()
 
 
-@asynccontextmanager
-async def contact(node: str, resolver: Resolver) -> AsyncIterator[Peer]:
-    """A fresh channel to a node that answers; nothing of an earlier one (its TCP timers, its back-off) delays it.
+async def in_contact(node: str, resolver: Resolver, action: Callable[[Peer], Awaitable[T]]) -> T:
+    """Do something with a node over a fresh channel; nothing of an earlier one (TCP timers, back-off) delays it.
 
-    Raises Break within two seconds if it does not answer.
+    Raises Break within two seconds if the node does not answer, and within three when it falls silent later: the
+    action is cancelled wherever it is.
     """
-    async with grpc.aio.insecure_channel(await resolver.target(node), options=wire.CLIENT_OPTIONS) as channel:
-        peer = Peer(node, channel)
-        await peer.hello()
-        yield peer
+    target = await resolver.target(node)
+    async with (
+        grpc.aio.insecure_channel(target, options=wire.PULSE_OPTIONS) as pulse_channel,
+        grpc.aio.insecure_channel(target, options=wire.DATA_OPTIONS) as channel,
+    ):
+        pulse = health_pb2_grpc.HealthStub(pulse_channel).Watch(
+            health_pb2.HealthCheckRequest(), timeout=wire.STREAM_DEADLINE_S
+        )
+        await _first_answer(node, pulse)
+        work = asyncio.ensure_future(action(Peer(node, channel)))
+        silence = asyncio.create_task(_until_silent(node, pulse))
+        try:
+            await asyncio.wait({work, silence}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            work.cancel()
+            silence.cancel()
+            await asyncio.wait({work, silence})
+        if work.cancelled():
+            raise Break(silence.result())
+        return work.result()
+
+
+async def _first_answer(node: str, pulse: Pulse) -> None:
+    try:
+        await asyncio.wait_for(pulse.read(), wire.HELLO_DEADLINE_S)
+    except TimeoutError:
+        raise Break(f"no answer from {node}") from None
+    except grpc.aio.AioRpcError as error:
+        raise Break(_meaning(node, error)) from error
+
+
+async def _until_silent(node: str, pulse: Pulse) -> str:
+    """Return when the node gives no sign of life any more: how that showed."""
+    try:
+        while await pulse.read() is not grpc.aio.EOF:
+            continue
+    except grpc.aio.AioRpcError as error:
+        return _meaning(node, error)
+    return f"{node} is shutting down"
 
 
 async def _put_requests(
@@ -181,8 +208,9 @@ async def _put_requests(
         on_sent(offset_bytes)
 
 
-def _meaning(node: str, details: str) -> str:
+def _meaning(node: str, error: grpc.aio.AioRpcError) -> str:
     """gRPC's words for a break, for people."""
+    details = error.details() or ""
     if "unreachable" in details or "No route to host" in details:
         return f"no route to {node}"
     if "Connection refused" in details:
