@@ -1,0 +1,132 @@
+"""What an agent costs and carries: `python -m bench.agent`. Ratios in one run count; the machine's own speed varies.
+
+Two agents on loopback addresses. The limit of a stream is gRPC's Python side, measured beside it without a store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+import grpc
+
+from controller.agents import AgentClient
+from protos.skyrack.v1 import jobs_pb2, objects_pb2, objects_pb2_grpc
+
+ADDRESSES = {"gw": "127.88.0.1", "sat": "127.88.0.2"}
+BARE_PORT = 7071
+SCENE_BYTES = 96 * 2**20
+ROUNDS = 5
+REST_S = 10.0
+
+
+async def swallow(requests: AsyncIterator[objects_pb2.PutRequest], _: object) -> objects_pb2.ObjectInfo:
+    """Take chunks and forget them: the floor that a put stands on."""
+    return objects_pb2.ObjectInfo(size_bytes=sum([len(request.chunk) async for request in requests]))
+
+
+def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
+    """An agent as a process."""
+    argv = [sys.executable, "-m", "node_agent", "--name", name, "--address", ADDRESSES[name]]
+    argv += ["--role", "gateway" if name == "gw" else "satellite", "--store", str(folder / name)]
+    argv += ["--control-socket", str(folder / f"{name}.sock"), *(f"--peer={k}={v}" for k, v in ADDRESSES.items())]
+    return subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+
+
+async def seconds(action: Callable[[], Awaitable[object]]) -> float:
+    """How long it takes."""
+    started_s = time.perf_counter()
+    await action()
+    return time.perf_counter() - started_s
+
+
+async def bare_stream_s() -> float:
+    """SCENE_BYTES through a bare gRPC stream of the same chunks."""
+    server = grpc.aio.server()
+    handler = grpc.stream_unary_rpc_method_handler(
+        swallow, objects_pb2.PutRequest.FromString, objects_pb2.ObjectInfo.SerializeToString
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("skyrack.v1.Objects", {"Put": handler}),))
+    server.add_insecure_port(f"127.88.0.3:{BARE_PORT}")
+    await server.start()
+    chunk = os.urandom(256 * 1024)
+
+    async def requests() -> AsyncIterator[objects_pb2.PutRequest]:
+        for _ in range(SCENE_BYTES // len(chunk)):
+            yield objects_pb2.PutRequest(chunk=chunk)
+
+    async with grpc.aio.insecure_channel(f"127.88.0.3:{BARE_PORT}") as channel:
+        took_s = await seconds(lambda: objects_pb2_grpc.ObjectsStub(channel).Put(requests(), timeout=60))
+    await server.stop(0)
+    return took_s
+
+
+async def run_job(client: AgentClient, spec: jobs_pb2.JobSpec) -> None:
+    """Submit and wait."""
+    await client.submit(spec)
+    await client.wait_final(spec.id, 60)
+
+
+async def measure(gw: AgentClient, sat: AgentClient) -> None:
+    """All figures, one line each."""
+    info = await gw.info()
+    before_s = info.cpu_s
+    await asyncio.sleep(REST_S)
+    after = await gw.info()
+    print(f"start: {before_s:.2f} s of CPU, {info.resident_bytes / 1e6:.1f} MB resident")
+    print(f"rest:  {100 * (after.cpu_s - before_s) / REST_S:.3f} % of a core")
+
+    bare_s = statistics.median([await bare_stream_s() for _ in range(ROUNDS)])
+    scenes = [os.urandom(SCENE_BYTES) for _ in range(ROUNDS)]
+    put_s = [await seconds(partial(gw.put_bytes, scene)) for scene in scenes]
+    rate = SCENE_BYTES / 1e6
+    ratio = bare_s / statistics.median(put_s)
+    print(f"put:   {rate / statistics.median(put_s):.0f} MB/s, hashed twice and synced; bare {rate / bare_s:.0f} MB/s")
+    print(f"       ratio {ratio:.2f}")
+
+    true = jobs_pb2.JobSpec.Command(argv=["true"])
+    for on_node in ("", "sat"):
+        specs = [jobs_pb2.JobSpec(id=f"empty-{on_node}-{n}", on_node=on_node, command=true) for n in range(20)]
+        took_s = [await seconds(partial(run_job, gw, spec)) for spec in specs]
+        print(f"empty job at {on_node or 'gw'}: {1e3 * statistics.median(took_s):.0f} ms")
+    bare_job_s = statistics.median(
+        [await seconds(lambda: asyncio.to_thread(subprocess.run, ["true"], check=True)) for _ in range(20)]
+    )
+    print(f"bare subprocess: {1e3 * bare_job_s:.0f} ms")
+
+    queued = [jobs_pb2.JobSpec(id=f"ack-{n}", command=true) for n in range(200)]
+    acks_s = await seconds(lambda: asyncio.gather(*(gw.submit(spec) for spec in queued)))
+    print(f"durable submit: {len(queued) / acks_s:.0f} acknowledged a second")
+    print(
+        f"after all: {(await gw.info()).resident_bytes / 1e6:.1f} and {(await sat.info()).resident_bytes / 1e6:.1f} MB"
+    )
+
+
+async def main() -> None:
+    """Start, measure, end."""
+    with tempfile.TemporaryDirectory(prefix="skyrack-bench-") as name:
+        folder = Path(name)
+        agents = [start(folder, node) for node in ADDRESSES]
+        try:
+            async with AsyncExitStack() as stack:
+                gw, sat = [await stack.enter_async_context(AgentClient(folder / f"{n}.sock", n)) for n in ADDRESSES]
+                for client in (gw, sat):
+                    await client.wait_ready(30, data_plane=True)
+                await measure(gw, sat)
+        finally:
+            for agent in agents:
+                agent.kill()
+                agent.wait(10)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
