@@ -10,35 +10,32 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import deque
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
-from controller.agents import FINAL_STATES, AgentClient
+from controller.agents import AgentClient
 from controller.errors import SkyrackError
 from controller.fabric.choose import ShaperChoice, open_shaper
 from controller.fabric.panel import NodePorts, Panel
 from controller.fabric.plan import DARK, Shaper, ShapingPlan
-from controller.fabric.probes import ProbePair, Prober, ProbeResult
 from controller.fabric.routes import HostRoutes, RouteChanges
-from controller.jobs.desk import GatewayJob, JobDesk, state_name
+from controller.jobs.desk import GatewayJob, JobDesk
+from controller.logbook import Logbook
 from controller.narrator import Narrator
-from controller.record.model import EventKind, JobRecord, Sample, StepRecord
+from controller.probing import Probing
+from controller.record.model import StepRecord
 from controller.record.recorder import Recorder
 from controller.runs import RunPlace
 from controller.runtime.contract import NodeHandle, NodeSpec, Runtime
-from controller.scenario.model import Scenario
-from controller.schedule import NO_ROUTE, Commanded, RoundTrips, Schedule, default_probe_pairs
-from controller.timeline import LinkKind, Role, Timeline
+from controller.scenario import Scenario
+from controller.schedule import NO_ROUTE, Commanded, Schedule, default_probe_pairs
+from controller.timeline import Role, Timeline
 
 AGENT_READY_S = 90.0
 READ_BACK_EVERY_STEPS = 10
-PROBE_INTERVAL_S = 1.0
 NODE_WATCH_S = 5.0
-PROBE_TIMEOUT_S = 2.0
 
 
 class Phase(StrEnum):
@@ -48,16 +45,6 @@ class Phase(StrEnum):
     RUNNING = "running"
     HOLDING = "holding"  # the timeline has ended; its last state stays until the run is stopped
     ENDING = "ending"
-
-
-@dataclass(frozen=True)
-class Probed:
-    """The newest answer of a probe pair. None: no path was commanded, or nothing came back."""
-
-    a: str
-    b: str
-    commanded_rtt_us: int | None
-    measured_rtt_us: float | None
 
 
 def node_address(index: int) -> str:
@@ -81,28 +68,21 @@ class Emulation:
     ) -> None:
         self.scenario, self.schedule, self.place, self.runtime = scenario, schedule, place, runtime
         self.shaper_choice, self._recorder, self._narrator = shaper_choice, recorder, narrator
+        self._logbook = Logbook(recorder, narrator, schedule)
         self.phase = Phase.STARTING
         self.overruns = 0
-        self.probed: dict[int, Probed] = {}
         self.handles: list[NodeHandle] = []
         self.agents: dict[str, AgentClient] = {}
-        self._channels = AsyncExitStack()
-        self.panel: Panel | None = None
+        self.probing: Probing | None = None
+        self.index_of = {node.name: index for index, node in enumerate(schedule.timeline.nodes)}
+        self._panel: Panel | None = None
         self._shaper: Shaper | None = None
         self._routes: HostRoutes | None = None
-        self._prober: Prober | None = None
         self._desk: JobDesk | None = None
+        self._clean_up = AsyncExitStack()  # what `start` started, ended in reverse by `close`
         self._started_mono_s = 0.0
         self._state = schedule.at(0)
         self._stop = asyncio.Event()
-        names = [node.name for node in schedule.timeline.nodes]
-        self.index_of = {name: index for index, name in enumerate(names)}
-        asked = [(probe.a, probe.b) for probe in scenario.probes]
-        self._pairs = asked or default_probe_pairs(schedule.timeline)
-        ends = np.array([(self.index_of[a], self.index_of[b]) for a, b in self._pairs], np.int64).reshape(-1, 2)
-        self._probe_a, self._probe_b = ends[:, 0], ends[:, 1]
-        # What probes were commanded to take, from which moment on; kept for as long as an answer may be on its way.
-        self._trips: deque[tuple[float, RoundTrips]] = deque([(0.0, self._round_trips())], maxlen=16)
 
     # --- what others may see ---
 
@@ -155,50 +135,56 @@ class Emulation:
 
     def ground_bytes(self, node: str) -> int:
         """Bytes that have crossed a ground node's links so far, both ways, headers included."""
-        if self.panel is None:
+        if self._panel is None:
             return 0
         index = self.index_of[node]
         ports = slice(int(self.schedule.port_start[index]), int(self.schedule.port_start[index + 1]))
-        from_node_bytes, to_node_bytes = self.panel.counters()
+        from_node_bytes, to_node_bytes = self._panel.counters()
         return int(from_node_bytes[ports].sum() + to_node_bytes[ports].sum())
 
     # --- life ---
 
     async def start(self) -> None:
         """Bring every node to life, join them as step 0 commands, and wait until every agent answers."""
-        nodes = self.timeline.nodes
+        nodes, run_id = self.timeline.nodes, self.place.run_id
         specs = [self._spec(index) for index in range(len(nodes))]
         self.place.write_hosts({spec.name: spec.address for spec in specs})
+        self._clean_up.push_async_callback(asyncio.to_thread, self.runtime.remove, run_id)
         self.handles = await asyncio.to_thread(
             self.runtime.start, specs, lambda done: self._narrator.progress("Starting nodes", done, len(specs))
         )
-        panel = self.panel = await asyncio.to_thread(Panel.create, self.place.run_id)
+        panel = self._panel = Panel.create(run_id)
+        self._clean_up.callback(panel.close)
         ports = [
-            NodePorts(handle.network_namespace, handle.spec.address, node.ports)
+            NodePorts(handle.network_namespace, handle.spec.address, node.ports, node.name)
             for handle, node in zip(self.handles, nodes, strict=True)
         ]
         await asyncio.to_thread(panel.connect, ports)
         self._narrator.progress("Joining ports", panel.n_port, panel.n_port)
         self._shaper = open_shaper(self.shaper_choice, panel, self.scenario.seed)
+        self._clean_up.callback(self._shaper.close)
         self._routes = HostRoutes(panel)
+        self._clean_up.callback(self._routes.close)
         dark = ShapingPlan.dark(panel.n_port)
         self._apply(self._state.shaping.changed_from(dark), self._route_changes(None, self._state))
         await self._meet_agents()
         gateways = {node.name: self.agents[node.name] for node in nodes if node.role is Role.GATEWAY}
         self._desk = JobDesk(gateways, self._on_job)
-        self._prober = Prober(
-            [self._probe_pair(a, b) for a, b in self._pairs], PROBE_INTERVAL_S, PROBE_TIMEOUT_S, self._on_probe
-        )
+        self._clean_up.push_async_callback(self._desk.close)
+        handles = {handle.spec.name: handle for handle in self.handles}
+        pairs = [(probe.a, probe.b) for probe in self.scenario.probes] or default_probe_pairs(self.timeline)
+        self.probing = Probing(self.schedule, pairs, handles, self._recorder)
+        self._clean_up.push_async_callback(asyncio.to_thread, self.probing.stop)
 
     async def run(self, hold: bool) -> None:
         """Apply every step at its time, until the timeline ends or a stop is asked for; with `hold`, until the stop."""
+        if self.probing is None:
+            raise SkyrackError("run() comes after start()")
         self._started_mono_s = time.monotonic()
         self.phase = Phase.RUNNING
         self._recorder.event("run-started", 0.0, nodes=len(self.handles), ports=int(self.schedule.port_start[-1]))
-        self._record_change(None, self._state)
-        if self._prober is None:
-            raise SkyrackError("run() comes after start()")
-        self._prober.start()
+        self._logbook.step_changed(None, self._state)
+        self.probing.start(self._started_mono_s, self._state)
         watch = asyncio.create_task(self._watch_nodes(), name="watch nodes")
         try:
             await self._run_steps(hold)
@@ -230,22 +216,12 @@ class Emulation:
             alive = await asyncio.to_thread(self.runtime.alive, self.place.run_id)
             for name in sorted(self.index_of.keys() - alive - lost):
                 lost.add(name)
-                self._recorder.event("node-lost", self.t_s, node=name, reason="its agent has ended")
-                self._narrator.say(f"node {name} is lost: its agent has ended")
+                self._logbook.node_lost(name, self.t_s)
 
     async def close(self) -> None:
-        """End everything that `start` started, in reverse, whatever state it is in. Idempotent."""
+        """End everything that `start` started, in reverse, however far it came. Idempotent."""
         self.phase = Phase.ENDING
-        if self._prober is not None:
-            await asyncio.to_thread(self._prober.stop)
-        if self._desk is not None:
-            await self._desk.close()
-        await self._channels.aclose()
-        if self._shaper is not None:
-            self._shaper.close()
-        await asyncio.to_thread(self.runtime.remove, self.place.run_id)
-        if self.panel is not None:
-            self.panel.close()
+        await self._clean_up.aclose()
 
     # --- the step ---
 
@@ -266,9 +242,10 @@ class Emulation:
         routes = self._route_changes(before, state)
         self._apply(shaping, routes)
         self._state = state
-        self._trips.append((time.monotonic(), self._round_trips()))
+        if self.probing is not None:
+            self.probing.command(state)
         drift = self._repair_drift() if step % READ_BACK_EVERY_STEPS == 0 else 0
-        self._record_change(before, state)
+        self._logbook.step_changed(before, state)
         ended_mono_s = time.monotonic()
         due_mono_s = self._started_mono_s + step * self.timeline.step_s
         self.overruns += ended_mono_s > due_mono_s + self.timeline.step_s
@@ -308,82 +285,8 @@ class Emulation:
         self._shaper.apply(drifted)
         return len(drifted)
 
-    # --- the record ---
-
-    def _record_change(self, before: Commanded | None, state: Commanded) -> None:
-        """Write down which links came and went, which ground nodes changed satellites, which faults began and ended."""
-        old = set() if before is None else set(before.sky.link[before.usable].tolist())
-        new = set(state.sky.link[state.usable].tolist())
-        changes: tuple[tuple[EventKind, set[int]], ...] = (("link-up", new - old), ("link-down", old - new))
-        for kind, changed in changes:
-            for link in sorted(changed):
-                a, b, link_kind = self._ends(link)
-                self._recorder.event(kind, state.t_s, a=a, b=b, link=link_kind.name.lower())
-        if before is not None:
-            lost, won = self._served(old - new), self._served(new - old)
-            for ground in sorted(lost.keys() & won.keys()):
-                self._recorder.event("handover", state.t_s, ground=ground, before=lost[ground], after=won[ground])
-        old_faults = set() if before is None else set(self.schedule.faults.active(before.t_s))
-        new_faults = set(self.schedule.faults.active(state.t_s))
-        for fault in sorted(new_faults ^ old_faults, key=lambda fault: fault.target):
-            begins = fault in new_faults
-            self._recorder.event(
-                "fault-on" if begins else "fault-off", state.t_s, target=fault.target, fault=fault.kind, mode=fault.mode
-            )
-            self._narrator.say(f"{fault.kind} of {fault.target} {'begins' if begins else 'ends'} ({fault.mode})")
-
-    def _ends(self, link: int) -> tuple[str, str, LinkKind]:
-        """The names at both ends of a link, and its kind."""
-        links, nodes = self.timeline.links, self.timeline.nodes
-        return nodes[int(links.a[link])].name, nodes[int(links.b[link])].name, LinkKind(int(links.kind[link]))
-
-    def _served(self, links: set[int]) -> dict[str, str]:
-        """Ground node → satellite, for those of the links that are GSLs."""
-        served = {}
-        for link in links:
-            a, b, kind = self._ends(link)
-            if kind is LinkKind.GSL:
-                a_is_ground = self.timeline.nodes[self.index_of[a]].role is not Role.SATELLITE
-                served[a if a_is_ground else b] = b if a_is_ground else a
-        return served
-
-    def _round_trips(self) -> RoundTrips:
-        """What the probes' round trips are commanded to be now."""
-        return self.schedule.round_trips(self._state, self._probe_a, self._probe_b)
-
-    def _commanded_at(self, sent_mono_s: float) -> RoundTrips:
-        """What was commanded when a probe left: the newest command that is older than the probe."""
-        history = list(self._trips)
-        return next((trips for since_s, trips in reversed(history) if since_s <= sent_mono_s), history[0][1])
-
-    def _on_probe(self, result: ProbeResult) -> None:
-        """Hold a measured round trip against what was commanded then. Called from the prober's thread."""
-        a, b = self._pairs[result.pair]
-        trips = self._commanded_at(result.sent_mono_s)
-        rtt_us, hops = int(trips.rtt_us[result.pair]), int(trips.hops[result.pair])
-        commanded_rtt_us = None if rtt_us == NO_ROUTE else rtt_us
-        self.probed[result.pair] = Probed(a, b, commanded_rtt_us, result.rtt_us)
-        self._recorder.sample(
-            Sample(
-                t_s=result.sent_mono_s - self._started_mono_s,
-                kind="link" if hops == 1 else "path",
-                a=a,
-                b=b,
-                hops=max(hops, 0),
-                commanded_rtt_us=commanded_rtt_us,
-                measured_rtt_us=result.rtt_us,
-            )
-        )
-
     def _on_job(self, entry: GatewayJob) -> None:
-        """Write down a job's new state or reason, and tell the user."""
-        job, cause = entry.job, "" if entry.job.state in FINAL_STATES else self.cause_of_wait(entry)
-        reason = f"{job.reason}; {cause}" if cause else job.reason
-        state, on_node = state_name(job.state), job.spec.on_node or entry.via
-        self._recorder.job(
-            JobRecord(entry.via, job.spec.id, on_node, state, reason, job.moved_bytes, self.t_s, job.spec.id)
-        )
-        self._narrator.say(f"job {job.spec.id} on {on_node}: {state} ({reason})")
+        self._logbook.job_changed(entry, self.cause_of_wait(entry), self.t_s)
 
     # --- parts of start ---
 
@@ -410,13 +313,8 @@ class Emulation:
 
         async def meet(handle: NodeHandle) -> None:
             agent = AgentClient(handle.spec.control_dir / "control.sock", handle.spec.name)
-            self.agents[handle.spec.name] = await self._channels.enter_async_context(agent)
+            self.agents[handle.spec.name] = await self._clean_up.enter_async_context(agent)
             await agent.wait_ready(AGENT_READY_S, data_plane=True)
             self._narrator.progress("Agents answering", next(counter), len(self.handles))
 
         await asyncio.gather(*(meet(handle) for handle in self.handles))
-
-    def _probe_pair(self, a: str, b: str) -> ProbePair:
-        """A probe from one node to another."""
-        asks, answers = self.handles[self.index_of[a]], self.handles[self.index_of[b]]
-        return ProbePair(asks.network_namespace, asks.spec.address, answers.spec.address)

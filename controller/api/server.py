@@ -140,7 +140,7 @@ def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
             commanded_rtt_us=-1 if probed.commanded_rtt_us is None else probed.commanded_rtt_us,
             measured_rtt_us=-1 if probed.measured_rtt_us is None else round(probed.measured_rtt_us),
         )
-        for probed in list(emulation.probed.values())
+        for probed in (emulation.probing.newest() if emulation.probing else [])
     ]
     faults = [
         f"{fault.kind} of {fault.target} ({fault.mode}) until t = {fault.until_s:.0f} s"

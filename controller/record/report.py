@@ -40,7 +40,7 @@ def _head(run: Run) -> Head:
         ("sky", f"{epoch:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"),
         ("nodes", ", ".join(count(number, role) for role, number in roles.items())),
         ("step", f"{manifest.step_s:g} s, {scale}"),
-        ("runtime", f"{manifest.runtime} {manifest.engine_version}".strip()),
+        ("runtime", manifest.engine_version or manifest.runtime),
         ("shaper", manifest.shaper),
         ("seed", str(manifest.seed)),
         ("started", f"{datetime.fromisoformat(manifest.started_utc):%Y-%m-%d %H:%M:%S} UTC on {manifest.host}"),

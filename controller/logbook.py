@@ -1,0 +1,69 @@
+"""What happens in a run, written into its record and told to the user."""
+
+from __future__ import annotations
+
+from controller.agents import FINAL_STATES
+from controller.jobs.desk import GatewayJob, state_name
+from controller.narrator import Narrator
+from controller.record.model import EventKind, JobRecord
+from controller.record.recorder import Recorder
+from controller.schedule import Commanded, Schedule
+from controller.timeline import LinkKind, Role
+
+
+class Logbook:
+    """Turns steps, jobs and losses of one run into events and words."""
+
+    def __init__(self, recorder: Recorder, narrator: Narrator, schedule: Schedule) -> None:
+        self._recorder, self._narrator, self._schedule = recorder, narrator, schedule
+
+    def step_changed(self, before: Commanded | None, state: Commanded) -> None:
+        """Which links came and went, which ground nodes changed satellites, which faults began and ended."""
+        old = set() if before is None else set(before.sky.link[before.usable].tolist())
+        new = set(state.sky.link[state.usable].tolist())
+        changes: tuple[tuple[EventKind, set[int]], ...] = (("link-up", new - old), ("link-down", old - new))
+        for kind, changed in changes:
+            for link in sorted(changed):
+                a, b, link_kind = self._ends(link)
+                self._recorder.event(kind, state.t_s, a=a, b=b, link=link_kind.name.lower())
+        if before is not None:
+            lost, won = self._served(old - new), self._served(new - old)
+            for ground in sorted(lost.keys() & won.keys()):
+                self._recorder.event("handover", state.t_s, ground=ground, before=lost[ground], after=won[ground])
+                self._narrator.say(f"{ground} hands over from {lost[ground]} to {won[ground]}")
+        active = self._schedule.faults.active
+        old_faults, new_faults = set() if before is None else set(active(before.t_s)), set(active(state.t_s))
+        for fault in sorted(new_faults ^ old_faults, key=lambda fault: fault.target):
+            begins = fault in new_faults
+            self._recorder.event(
+                "fault-on" if begins else "fault-off", state.t_s, target=fault.target, fault=fault.kind, mode=fault.mode
+            )
+            self._narrator.say(f"{fault.kind} of {fault.target} {'begins' if begins else 'ends'} ({fault.mode})")
+
+    def job_changed(self, entry: GatewayJob, cause: str, t_s: float) -> None:
+        """A job's new state or reason; `cause` is what the emulator knows of why it waits."""
+        job = entry.job
+        reason = f"{job.reason}; {cause}" if cause and job.state not in FINAL_STATES else job.reason
+        state, on_node = state_name(job.state), job.spec.on_node or entry.via
+        self._recorder.job(JobRecord(entry.via, job.spec.id, on_node, state, reason, job.moved_bytes, t_s, job.spec.id))
+        self._narrator.say(f"job {job.spec.id} on {on_node}: {state} ({reason})")
+
+    def node_lost(self, name: str, t_s: float) -> None:
+        """A node's process has ended though nobody asked it to."""
+        self._recorder.event("node-lost", t_s, node=name, reason="its agent has ended")
+        self._narrator.say(f"node {name} is lost: its agent has ended")
+
+    def _ends(self, link: int) -> tuple[str, str, LinkKind]:
+        """The names at both ends of a link, and its kind."""
+        links, nodes = self._schedule.timeline.links, self._schedule.timeline.nodes
+        return nodes[int(links.a[link])].name, nodes[int(links.b[link])].name, LinkKind(int(links.kind[link]))
+
+    def _served(self, links: set[int]) -> dict[str, str]:
+        """Ground node → satellite, for those of the links that are GSLs."""
+        satellites = {node.name for node in self._schedule.timeline.nodes if node.role is Role.SATELLITE}
+        served = {}
+        for link in links:
+            a, b, kind = self._ends(link)
+            if kind is LinkKind.GSL:
+                served[b if a in satellites else a] = a if a in satellites else b
+        return served
