@@ -65,6 +65,10 @@ ChunksFrom: TypeAlias = Callable[[int], AsyncIterator[bytes]]
 """An object's bytes from an offset."""
 
 
+class _DeadlineError(SkyrackError):
+    """A call took longer than it may."""
+
+
 class AgentClient:
     """One node's agent. An async context manager; every call has a deadline.
 
@@ -202,19 +206,24 @@ class AgentClient:
             return await self._jobs.Get(jobs_pb2.GetJobRequest(id=job_id), timeout=_CALL_DEADLINE_S)
 
     async def jobs(self) -> list[jobs_pb2.Job]:
-        """All jobs of a gateway's, oldest first."""
+        """All jobs of a gateway's, oldest first, without stdout and stderr."""
         with self._meaning():
             answer = await self._jobs.List(jobs_pb2.ListJobsRequest(), timeout=_CALL_DEADLINE_S)
         return list(answer.jobs)
 
     async def watch(self, job_id: str, after_revision: int = 0) -> AsyncIterator[jobs_pb2.Job]:
         """A job now and at every change, until it is final."""
-        request = jobs_pb2.WatchJobRequest(id=job_id, after_revision=after_revision)
-        with self._meaning():
+        while True:
+            request = jobs_pb2.WatchJobRequest(id=job_id, after_revision=after_revision)
             call = self._jobs.Watch(request, timeout=_STREAM_DEADLINE_S)
             try:
-                async for job in call:
-                    yield job
+                with self._meaning():
+                    async for job in call:
+                        after_revision = job.revision
+                        yield job
+                return
+            except _DeadlineError:
+                continue  # a job may take longer than a call: go on where this one ended
             finally:
                 call.cancel()
 
@@ -259,7 +268,7 @@ class AgentClient:
             if code == grpc.StatusCode.UNIMPLEMENTED:
                 raise InputError(f"{self._name} is no gateway: jobs and objects go through a gateway") from error
             if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise SkyrackError(f"the agent of {self._name} did not answer in time") from error
+                raise _DeadlineError(f"the agent of {self._name} did not answer in time") from error
             if code == grpc.StatusCode.UNAVAILABLE:
                 raise SkyrackError(f"the agent of {self._name} does not answer: {details}") from error
             raise SkyrackError(f"{self._name}: {details}") from error

@@ -14,7 +14,7 @@ from node_agent.errors import FailedPrecondition, InvalidArgument, Refusal
 from node_agent.executor import Scratch, collect_outputs, execute
 from node_agent.ledger import Ledger
 from node_agent.peer import Break, Resolver
-from node_agent.states import accepted, check_same, check_spec, own_objects, runs_here
+from node_agent.states import accepted, check_same, check_spec, own_objects, runs_here, without_streams
 from node_agent.store import ObjectStore
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
@@ -115,8 +115,8 @@ class Engine:
         return await self._ledger.settled(job_id)
 
     def jobs(self) -> list[jobs_pb2.Job]:
-        """All jobs, oldest first."""
-        return [record.told for record in self._ledger.records() if record.told.revision]
+        """All jobs, oldest first, without what they printed: thousands of them fit one message."""
+        return [without_streams(record.told) for record in self._ledger.records() if record.told.revision]
 
     def watch(self, job_id: str, after_revision: int) -> AsyncIterator[jobs_pb2.Job]:
         """A job now and at every change."""

@@ -86,6 +86,15 @@ def accepted(spec: jobs_pb2.JobSpec, node: str, at_unix_ns: int) -> jobs_pb2.Job
     return job
 
 
+def without_streams(job: jobs_pb2.Job) -> jobs_pb2.Job:
+    """A copy of the job without stdout and stderr."""
+    brief = jobs_pb2.Job()
+    brief.CopyFrom(job)
+    brief.ClearField("stdout")
+    brief.ClearField("stderr")
+    return brief
+
+
 def runs_here(spec: jobs_pb2.JobSpec, node: str) -> bool:
     """Whether the agent of `node` runs the job itself."""
     return spec.on_node in ("", node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -187,8 +188,10 @@ async def test_one_job_at_a_time_in_order_and_a_queued_one_can_be_cancelled(flee
     ended = await sat.jobs.Get(jobs_pb2.GetJobRequest(id="first"), timeout=20)
     assert ended.state == JOB_STATE_SUCCEEDED
     assert third.history[1].at_unix_ns > ended.history[-1].at_unix_ns
+    await sat.run(command("loud", "echo", "printed"))
     listed = await sat.jobs.List(jobs_pb2.ListJobsRequest(), timeout=20)
-    assert [job.spec.id for job in listed.jobs] == ["first", "second", "third"]
+    assert [job.stdout for job in listed.jobs] == [b""] * 4
+    assert [job.spec.id for job in listed.jobs] == ["first", "second", "third", "loud"]
 
 
 async def test_submission_is_idempotent_by_id(fleet: Fleet) -> None:
@@ -283,6 +286,7 @@ async def test_satellites_take_neither_jobs_nor_objects_over_the_control_plane(f
     for call in (client.put_bytes(b"x"), client.submit(command("x", "true")), client.jobs()):
         with pytest.raises(InputError, match="sat is no gateway"):
             await call
+    assert stat.S_IMODE(os.stat(fleet["sat"].control_socket).st_mode) == 0o600
     info = await client.info()
     assert (info.name, info.role, info.address, info.open_jobs) == ("sat", "satellite", fleet["sat"].address, 0)
     assert 0 < info.resident_bytes < 80e6
