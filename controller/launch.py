@@ -107,6 +107,9 @@ async def launch(
         emulation = Emulation(scenario, schedule, place, runtime, choice, recorder, narrator)
         try:
             await _live(emulation, out_dir, recorder, options.hold, workload, on_ready)
+        except SkyrackError as error:
+            recorder.event("run-ended", emulation.t_s, reason=str(error))
+            raise
         finally:
             try:
                 await emulation.close()

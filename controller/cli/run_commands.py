@@ -8,7 +8,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from controller.launch import RunOptions, Workload
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-READY = "ready"
+END_GRACE_S = 60.0
 DEMO_DURATION_S = 110.0
 
 
@@ -100,28 +101,41 @@ def up(scenario: str, runtime: str, shaper: str, out_dir: Path | None, duration_
     folder = (out_dir or default_out_dir(checked)).resolve()
     narrator = TerminalNarrator(quiet_in_pipe=True)
     reader, writer = os.pipe()
-    with subprocess.Popen(
+    child = subprocess.Popen(
         [sys.executable, "-m", "controller", "serve", scenario, "--out", str(folder), "--tell", str(writer), *options],
         pass_fds=(writer,),
         start_new_session=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    ) as child:
-        os.close(writer)
+    )
+    os.close(writer)
+    try:
         with os.fdopen(reader) as told:
-            for line in told:
-                kind, *fields = json.loads(line)
-                if kind == READY:
-                    out.print(f"run {fields[0]} is up; record: {folder}", markup=False)
-                    child.returncode = 0  # it lives on without us: `with` shall not wait for it
-                    return
-                if kind == "error":
-                    error = SkyrackError(fields[1])
-                    error.exit_status = fields[0]
-                    raise error
-                getattr(narrator, kind)(*fields)
-        raise SkyrackError(f"the controller ended with status {child.wait(10)} before the nodes were up")
+            run_id = _hear(told, narrator)
+    except BaseException:  # a failure, or an interrupt: what has not come up shall not come up later
+        child.terminate()
+        child.wait(END_GRACE_S)
+        raise
+    out.print(f"run {run_id} is up; record: {folder}", markup=False)
+    child.returncode = 0  # it lives on without us
+
+
+def _hear(told: Iterable[str], narrator: Narrator) -> str:
+    """Listen to a controller that starts, until it is up. The run's id. Raises SkyrackError as the controller did."""
+    for line in told:
+        match json.loads(line):
+            case ["ready", run_id]:
+                return str(run_id)
+            case ["error", exit_status, message]:
+                error = SkyrackError(message)
+                error.exit_status = exit_status
+                raise error
+            case ["progress", what, done, total]:
+                narrator.progress(what, done, total)
+            case ["say", text]:
+                narrator.say(text)
+    raise SkyrackError("the controller ended before the nodes were up; `skyrack run` in the foreground shows why")
 
 
 @click.command(hidden=True)
@@ -147,6 +161,10 @@ def serve(
     except SkyrackError as error:
         parent.tell("error", error.exit_status, str(error))
         raise
+    except Exception:
+        if out_dir is not None and out_dir.is_dir():  # nobody reads our standard error
+            (out_dir / "controller.log").write_text(traceback.format_exc())
+        raise
 
 
 class PipeNarrator:
@@ -165,7 +183,7 @@ class PipeNarrator:
 
     def ready(self, run_id: str) -> None:
         """The last word."""
-        self.tell(READY, run_id)
+        self.tell("ready", run_id)
         self._stream.close()
 
     def tell(self, *fields: object) -> None:
