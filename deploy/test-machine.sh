@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-deploy/apt-install.sh iproute2 iputils-ping iperf3 kmod
+deploy/apt-install.sh iproute2 iputils-ping kmod
 # A kernel with sch_netem, for machines whose own has none. Debian has it for amd64 and i386.
 if [ -x /usr/bin/linux.uml ]; then exit 0; fi
 if apt-cache show user-mode-linux >/dev/null 2>&1 || apt-get update --quiet >/dev/null; then
