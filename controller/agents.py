@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self, TypeAlias
 
@@ -48,6 +48,7 @@ _CHANNEL_OPTIONS: Final = (
 _CALL_DEADLINE_S: Final = 20.0
 _STREAM_DEADLINE_S: Final = 3600.0
 _DATA_PLANE_SERVICE: Final = "skyrack.v1.Jobs"
+_PUT_ACCEPTED: Final = "skyrack-put-accepted"  # see protos/skyrack/v1/objects.proto
 _READY_POLL_S: Final = 0.1
 
 _USER_MISTAKES: Final = frozenset(
@@ -143,9 +144,19 @@ class AgentClient:
         return await self._put(f"sha256:{digest}", size_bytes, chunks)
 
     async def put(self, requests: AsyncIterator[objects_pb2.PutRequest]) -> objects_pb2.ObjectInfo:
-        """Pass on a put as it comes from a client of the controller's."""
+        """Pass on a put as it comes from a client of the controller's. Asks for chunks only once they are welcome."""
         with self._meaning():
-            return await self._objects.Put(requests, timeout=_STREAM_DEADLINE_S)
+            call = self._objects.Put(timeout=_STREAM_DEADLINE_S)
+            try:
+                await call.write(await anext(requests, objects_pb2.PutRequest()))
+                if _PUT_ACCEPTED in dict(await call.initial_metadata()):
+                    with suppress(asyncio.InvalidStateError):  # it has answered early: the answer says why
+                        async for request in requests:
+                            await call.write(request)
+                    await call.done_writing()
+                return await call
+            finally:
+                call.cancel()
 
     async def stat(self, name: str) -> objects_pb2.ObjectInfo:
         """What a gateway holds of an object."""

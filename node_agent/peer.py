@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
@@ -113,7 +113,21 @@ class Peer:
     async def put(self, store: ObjectStore, name: str, offset_bytes: int, on_sent: Callable[[int], None]) -> None:
         """Send an object from an offset. on_sent hears how far it is. After: the peer has all of it on disk."""
         with store.reading(name) as fd, self._listening():
-            await self._objects.Put(_put_requests(fd, name, offset_bytes, on_sent), timeout=wire.STREAM_DEADLINE_S)
+            size_bytes = os.fstat(fd).st_size
+            header = objects_pb2.PutRequest.Header(object=name, size_bytes=size_bytes, offset_bytes=offset_bytes)
+            call = self._objects.Put(timeout=wire.STREAM_DEADLINE_S)
+            try:
+                await call.write(objects_pb2.PutRequest(header=header))
+                if wire.PUT_ACCEPTED in dict(await call.initial_metadata()):
+                    with suppress(asyncio.InvalidStateError):  # it has answered early: the answer says why
+                        async for chunk in chunks_of(fd, offset_bytes):
+                            await call.write(objects_pb2.PutRequest(chunk=chunk))
+                            offset_bytes += len(chunk)
+                            on_sent(offset_bytes)
+                    await call.done_writing()
+                await call
+            finally:
+                call.cancel()
 
     async def fetch(self, store: ObjectStore, name: str, on_received: Callable[[int, int, int], None]) -> None:
         """Bring an object into the store, from where an earlier contact left it. After: it is whole, on disk.
@@ -194,18 +208,6 @@ async def _until_silent(node: str, pulse: Pulse) -> str:
     except grpc.aio.AioRpcError as error:
         return _meaning(node, error)
     return f"{node} is shutting down"
-
-
-async def _put_requests(
-    fd: int, name: str, offset_bytes: int, on_sent: Callable[[int], None]
-) -> AsyncIterator[objects_pb2.PutRequest]:
-    size_bytes = os.fstat(fd).st_size
-    header = objects_pb2.PutRequest.Header(object=name, size_bytes=size_bytes, offset_bytes=offset_bytes)
-    yield objects_pb2.PutRequest(header=header)
-    async for chunk in chunks_of(fd, offset_bytes):
-        yield objects_pb2.PutRequest(chunk=chunk)
-        offset_bytes += len(chunk)
-        on_sent(offset_bytes)
 
 
 def _meaning(node: str, error: grpc.aio.AioRpcError) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 
-from node_agent import __version__
+from node_agent import __version__, wire
 from node_agent.engine import Engine
 from node_agent.errors import (
     AlreadyExists,
@@ -69,7 +69,7 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
         self, request_iterator: AsyncIterator[objects_pb2.PutRequest], context: Context
     ) -> objects_pb2.ObjectInfo:
         """Receive an object, or the rest of one."""
-        return await _answer(context, self._put(aiter(request_iterator)))
+        return await _answer(context, self._put(aiter(request_iterator), context))
 
     async def Get(  # noqa: N802
         self, request: objects_pb2.GetRequest, context: Context
@@ -83,7 +83,7 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
             object=name, size_bytes=self._store.size_bytes(name) or 0, committed_bytes=self._store.committed_bytes(name)
         )
 
-    async def _put(self, requests: AsyncIterator[objects_pb2.PutRequest]) -> objects_pb2.ObjectInfo:
+    async def _put(self, requests: AsyncIterator[objects_pb2.PutRequest], context: Context) -> objects_pb2.ObjectInfo:
         first = await anext(requests, objects_pb2.PutRequest())
         if first.WhichOneof("part") != "header":
             raise InvalidArgument("the first message of a put must carry its header")
@@ -93,6 +93,7 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
         async with self._store.receiving(name, first.header.size_bytes) as part:
             if not 0 <= offset_bytes <= part.committed_bytes:
                 raise OutOfRange(f"offset {offset_bytes} is past the {part.committed_bytes} bytes that are committed")
+            await context.send_initial_metadata(((wire.PUT_ACCEPTED, "1"),))
             async for message in requests:
                 if message.WhichOneof("part") != "chunk":
                     raise InvalidArgument("only the first message of a put carries a header")

@@ -15,6 +15,9 @@ _PULSE_DEADLINE_MS: Final = 2000
 _LAZY_EVERY_MS: Final = 10_000
 _LAZY_DEADLINE_MS: Final = 30_000
 
+PUT_ACCEPTED: Final = "skyrack-put-accepted"
+"""In the initial metadata of a put's answer: the bytes may come. Without it the answer is there already."""
+
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """A job with full stdout and stderr and many outputs fits well; nothing larger is sent."""
 

@@ -67,7 +67,9 @@ class ObjectsServicer:
         hash, and on disk. After a break: what arrived stays, and Stat tells how far; a later put continues there.
         Idempotent: putting what is here already answers OK at once. Errors: INVALID_ARGUMENT (malformed name, chunk past
         the size), OUT_OF_RANGE (offset past what is committed), DATA_LOSS (the bytes do not hash to the name; they are
-        dropped), RESOURCE_EXHAUSTED (the store is full; told before bytes are sent).
+        dropped), RESOURCE_EXHAUSTED (the store is full; told before bytes are sent). When the header is accepted and bytes
+        are wanted, the initial metadata of the answer comes at once, with the key "skyrack-put-accepted"; a client that
+        waits for it wastes no bytes on a put that is refused, or not needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

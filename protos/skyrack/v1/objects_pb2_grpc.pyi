@@ -42,7 +42,9 @@ class ObjectsStub:
     hash, and on disk. After a break: what arrived stays, and Stat tells how far; a later put continues there.
     Idempotent: putting what is here already answers OK at once. Errors: INVALID_ARGUMENT (malformed name, chunk past
     the size), OUT_OF_RANGE (offset past what is committed), DATA_LOSS (the bytes do not hash to the name; they are
-    dropped), RESOURCE_EXHAUSTED (the store is full; told before bytes are sent).
+    dropped), RESOURCE_EXHAUSTED (the store is full; told before bytes are sent). When the header is accepted and bytes
+    are wanted, the initial metadata of the answer comes at once, with the key "skyrack-put-accepted"; a client that
+    waits for it wastes no bytes on a put that is refused, or not needed.
     """
     Get: _grpc.UnaryStreamMultiCallable[_objects_pb2.GetRequest, _objects_pb2.GetResponse]
     """Read an object from an offset. Errors: NOT_FOUND (not here, or not whole), OUT_OF_RANGE, INVALID_ARGUMENT."""
@@ -59,7 +61,9 @@ class ObjectsAsyncStub(ObjectsStub):
     hash, and on disk. After a break: what arrived stays, and Stat tells how far; a later put continues there.
     Idempotent: putting what is here already answers OK at once. Errors: INVALID_ARGUMENT (malformed name, chunk past
     the size), OUT_OF_RANGE (offset past what is committed), DATA_LOSS (the bytes do not hash to the name; they are
-    dropped), RESOURCE_EXHAUSTED (the store is full; told before bytes are sent).
+    dropped), RESOURCE_EXHAUSTED (the store is full; told before bytes are sent). When the header is accepted and bytes
+    are wanted, the initial metadata of the answer comes at once, with the key "skyrack-put-accepted"; a client that
+    waits for it wastes no bytes on a put that is refused, or not needed.
     """
     Get: _aio.UnaryStreamMultiCallable[_objects_pb2.GetRequest, _objects_pb2.GetResponse]  # type: ignore[assignment]
     """Read an object from an offset. Errors: NOT_FOUND (not here, or not whole), OUT_OF_RANGE, INVALID_ARGUMENT."""
@@ -85,7 +89,9 @@ class ObjectsServicer(metaclass=_abc_1.ABCMeta):
         hash, and on disk. After a break: what arrived stays, and Stat tells how far; a later put continues there.
         Idempotent: putting what is here already answers OK at once. Errors: INVALID_ARGUMENT (malformed name, chunk past
         the size), OUT_OF_RANGE (offset past what is committed), DATA_LOSS (the bytes do not hash to the name; they are
-        dropped), RESOURCE_EXHAUSTED (the store is full; told before bytes are sent).
+        dropped), RESOURCE_EXHAUSTED (the store is full; told before bytes are sent). When the header is accepted and bytes
+        are wanted, the initial metadata of the answer comes at once, with the key "skyrack-put-accepted"; a client that
+        waits for it wastes no bytes on a put that is refused, or not needed.
         """
 
     @_abc_1.abstractmethod

@@ -19,7 +19,7 @@ from typing import Self
 import grpc
 
 from controller.agents import AgentClient
-from node_agent.wire import DATA_PORT
+from node_agent.wire import DATA_PORT, PUT_ACCEPTED
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
 
 READY_DEADLINE_S = 60.0
@@ -150,7 +150,14 @@ class DataPlane:
         chunk_bytes: int = 65536,
     ) -> objects_pb2.ObjectInfo:
         """Put the content from an offset, under a name that may not be its own."""
-        return await self.objects.Put(put_requests(name, content, offset_bytes, size_bytes, chunk_bytes), timeout=60)
+        call = self.objects.Put(timeout=60)
+        requests = put_requests(name, content, offset_bytes, size_bytes, chunk_bytes)
+        await call.write(await anext(requests))
+        if PUT_ACCEPTED in dict(await call.initial_metadata()):
+            async for request in requests:
+                await call.write(request)
+            await call.done_writing()
+        return await call
 
     async def keep(self, content: bytes) -> str:
         """Put an object under its own name, and say it."""

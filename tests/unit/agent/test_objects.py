@@ -152,6 +152,7 @@ async def test_full_store_says_so_before_bytes_are_sent(fleet: Fleet) -> None:
     sat = await fleet.data_plane("sat")
     fits, too_large = os.urandom(700_000), os.urandom(400_000)
     await sat.put(object_name(fits), fits)
+    assert await sat.committed_bytes(object_name(fits)) == len(fits)
 
     call = sat.objects.Put(timeout=20)
     header = objects_pb2.PutRequest.Header(object=object_name(too_large), size_bytes=len(too_large))
@@ -175,3 +176,14 @@ async def test_many_may_put_one_object_at_once(fleet: Fleet) -> None:
     assert [info.committed_bytes for info in infos] == [len(content)] * len(sizes_bytes)
     assert await gw.get(name) == content
     assert (await (await fleet.client("gw")).info()).store_bytes == len(content)
+
+
+async def test_full_gateway_is_told_to_the_user_in_its_words(fleet: Fleet) -> None:
+    """A put that does not fit ends with the store's own message, however large it is."""
+    await fleet.launch("gw", options=("--store-bytes=1000000",))
+    client = await fleet.client("gw")
+    with pytest.raises(SkyrackError, match=r"gw: no room for sha256:.* 20000000 bytes more"):
+        await client.put_bytes(bytes(20_000_000))
+    fleet["gw"].kill()
+    with pytest.raises(SkyrackError, match="gw does not answer"):
+        await client.put_bytes(b"x")
