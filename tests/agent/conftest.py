@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.agent.fleet import Fleet
+from tests.agent.fleet import Fleet
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from protos.skyrack.v1.jobs_pb2 import (
     JobLimits,
     JobSpec,
 )
-from tests.unit.agent.fleet import DataPlane, Fleet, object_name, processes_with, until
+from tests.agent.fleet import DataPlane, Fleet, object_name, processes_with, until
 
 
 def command(job_id: str, *argv: str, limits: JobLimits | None = None, on_node: str = "") -> JobSpec:

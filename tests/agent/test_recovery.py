@@ -24,7 +24,7 @@ from protos.skyrack.v1.jobs_pb2 import (
     JobInput,
     JobSpec,
 )
-from tests.unit.agent.fleet import Fleet, processes_with, until
+from tests.agent.fleet import Fleet, processes_with, until
 
 WAIT_FOR = "while [ ! -e {} ]; do sleep 0.05; done; echo attempted"
 TERM_DEADLINE_S = 2.0

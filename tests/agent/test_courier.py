@@ -32,7 +32,7 @@ from protos.skyrack.v1.jobs_pb2 import (
     JobInput,
     JobSpec,
 )
-from tests.unit.agent.fleet import Fleet, Link, object_name, processes_with, until
+from tests.agent.fleet import Fleet, Link, object_name, processes_with, until
 
 NOTICED_S = 4.0  # silence is to be noticed within 3 s; one for a busy machine
 RESUMED_S = 3.0  # and work to go on within 2 s of the contact's return

@@ -12,7 +12,7 @@ import pytest
 from controller.agents import AgentClient
 from controller.errors import InputError, SkyrackError
 from protos.skyrack.v1 import objects_pb2
-from tests.unit.agent.fleet import Fleet, object_name, put_requests, until
+from tests.agent.fleet import Fleet, object_name, put_requests, until
 
 EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # FIPS 180-4, of no bytes
 
