@@ -127,7 +127,7 @@ def check_panel() -> list[Check]:
     checks = []
     for name, ok, detail in capabilities:
         required = name in DELAY_LINE_NEEDS
-        remedy = f"load the kernel's module (modprobe {name}), or use a kernel that has it" if required else ""
+        remedy = f"load the kernel's module (modprobe {name}), or use a kernel that has it"
         found = detail if ok or required else f"{detail}; links are shaped by the delay line in its place"
         checks.append(Check(name, ok, found, "" if ok else remedy, required))
     return checks
