@@ -78,9 +78,8 @@ class Courier:
         while True:
             if self._ledger.record(job_id).job.state not in AT_NODE:
                 await self.gather(job_id)
-                await self._through_breaks(job_id, node, partial(self._hand_over, job_id))
             try:
-                ended = await self._through_breaks(job_id, node, partial(self._follow, job_id))
+                ended = await self._through_breaks(job_id, node, partial(self._carry, job_id))
             except _LostThereError:
                 attempt = jobs_pb2.Job(attempt=self._ledger.record(job_id).job.attempt + 1)
                 lost = f"{node} has lost the job; sending it again"
@@ -156,6 +155,12 @@ class Courier:
             progress.at(done_bytes, size_bytes)
 
         await peer.fetch(self._store, name, on_received)
+
+    async def _carry(self, job_id: str, peer: Peer) -> jobs_pb2.Job:
+        """Hand the job over, unless an earlier contact did, and see it to its end. The job as it ended."""
+        if self._ledger.record(job_id).job.state not in AT_NODE:
+            await self._hand_over(job_id, peer)
+        return await self._follow(job_id, peer)
 
     async def _hand_over(self, job_id: str, peer: Peer) -> None:
         """Everything that the node needs, then the job itself."""

@@ -177,6 +177,7 @@ async def in_contact(node: str, resolver: Resolver, action: Callable[[Peer], Awa
         pulse = health_pb2_grpc.HealthStub(pulse_channel).Watch(
             health_pb2.HealthCheckRequest(), timeout=wire.STREAM_DEADLINE_S
         )
+        channel.get_state(try_to_connect=True)  # both dial at once: round trips are long up there
         await _first_answer(node, pulse)
         work = asyncio.ensure_future(action(Peer(node, channel)))
         silence = asyncio.create_task(_until_silent(node, pulse))
