@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ from controller.timeline import Timeline
 
 Workload = Callable[[Emulation], Awaitable[Sequence[WorkloadResult]]]
 """What runs on an emulation beside its sky, from when it is up."""
+
+
+RUNS_FOLDER = "runs"
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def end_run(place: RunPlace) -> list[str]:
 
 def default_out_dir(scenario: Scenario) -> Path:
     """A new folder below the present one."""
-    return Path("runs") / f"{scenario.name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
+    return Path(RUNS_FOLDER) / f"{scenario.name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
 
 
 async def launch(
@@ -117,6 +121,7 @@ async def launch(
                 summary = recorder.close()
                 narrator.say("writing the report")
                 write_report(out_dir, timeline)
+                _give_to_caller(out_dir)
     return Ended(out_dir, summary)
 
 
@@ -160,6 +165,17 @@ async def _work(workload: Workload, emulation: Emulation, recorder: Recorder) ->
     """Run the workload and record what came of it."""
     for result in await workload(emulation):
         recorder.workload(emulation.t_s, result)
+
+
+def _give_to_caller(out_dir: Path) -> None:
+    """Let the record belong to whoever called sudo: what root wrote below a user's folder the user could not remove."""
+    if "SUDO_UID" not in os.environ:
+        return
+    owner = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
+    for path in (out_dir, *out_dir.iterdir()):
+        os.chown(path, *owner)
+    if out_dir.parent.name == RUNS_FOLDER:
+        os.chown(out_dir.parent, *owner)
 
 
 def _asked_to_end(emulation: Emulation, task: asyncio.Task[Any] | None) -> None:

@@ -168,7 +168,9 @@ class Prober:
             kind, _, _, _, _, number = _ECHO.unpack_from(data)
             sent_mono_s = self._open.pop((pair, number), None) if kind == _ECHO_REPLY else None
             if sent_mono_s is not None:  # else it is too late, and was counted as unanswered
-                self._on_result(ProbeResult(pair, sent_mono_s, (arrived_mono_s - sent_mono_s) * 1e6))
+                # It may be too late all the same, if this thread was kept from counting it.
+                rtt_s = arrived_mono_s - sent_mono_s
+                self._on_result(ProbeResult(pair, sent_mono_s, rtt_s * 1e6 if rtt_s < self._timeout_s else None))
 
     def _close(self) -> None:
         for echo in self._sockets:
