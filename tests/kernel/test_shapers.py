@@ -19,7 +19,8 @@ from tests.kernel.world import MBIT, Link, World, dark, plan, tcp_transfer, wait
 RTT_ERROR_MEDIAN_US = {"delay-line": 500.0, "netem": 400.0}
 """The figures that the shapers promise for one hop of an idle network."""
 
-ONE_WAY_TOLERANCE_MS = 1.0  # a median; a shared machine and a slow guest kernel wake late
+ONE_WAY_TOLERANCE_MS = 1.0
+QUIET_PERCENT = 20  # other load on the machine, and a slow guest kernel, only ever add to a delay
 
 
 def test_round_trip_error_is_within_the_promised_median(pair: World, shaper_name: str) -> None:
@@ -58,7 +59,7 @@ def test_delay_is_one_way(pair: World) -> None:
         traffic.send(100, 0.004)
         delay_ms = traffic.received().delay_ms
     assert len(delay_ms) == 100
-    assert abs(np.median(delay_ms) - 20.0) <= ONE_WAY_TOLERANCE_MS
+    assert abs(np.percentile(delay_ms, QUIET_PERCENT) - 20.0) <= ONE_WAY_TOLERANCE_MS
 
 
 def test_the_two_directions_of_a_link_differ_as_commanded(pair: World) -> None:
@@ -67,7 +68,7 @@ def test_the_two_directions_of_a_link_differ_as_commanded(pair: World) -> None:
     for source, expected_ms in ((0, 5.0), (1, 25.0)):
         with pair.sending(source, 1 - source) as traffic:
             traffic.send(60, 0.004)
-            assert abs(np.median(traffic.received().delay_ms) - expected_ms) <= ONE_WAY_TOLERANCE_MS
+            assert abs(np.percentile(traffic.received().delay_ms, QUIET_PERCENT) - expected_ms) <= ONE_WAY_TOLERANCE_MS
 
 
 @pytest.mark.parametrize(("before_us", "after_us"), [(30_000, 8_000), (8_000, 30_000)])
@@ -82,8 +83,8 @@ def test_a_delay_step_under_traffic_keeps_the_order(pair: World, before_us: int,
         sender.join()
         received = traffic.received()
     assert received.number.tolist() == list(range(300))
-    assert abs(np.median(received.delay_ms[:100]) - before_us / 1e3) <= ONE_WAY_TOLERANCE_MS
-    assert abs(np.median(received.delay_ms[-60:]) - after_us / 1e3) <= ONE_WAY_TOLERANCE_MS
+    assert abs(np.percentile(received.delay_ms[:100], QUIET_PERCENT) - before_us / 1e3) <= ONE_WAY_TOLERANCE_MS
+    assert abs(np.percentile(received.delay_ms[-60:], QUIET_PERCENT) - after_us / 1e3) <= ONE_WAY_TOLERANCE_MS
 
 
 def test_twice_the_rate_offered_the_rate_arrives(pair: World) -> None:
@@ -137,7 +138,7 @@ def test_a_complete_state_leaves_nothing_of_the_last_one(pair: World) -> None:
         traffic.send(200, 0.001)
         received = traffic.received()
     assert len(received.number) == 200
-    assert abs(np.median(received.delay_ms) - 2.0) <= ONE_WAY_TOLERANCE_MS
+    assert abs(np.percentile(received.delay_ms, QUIET_PERCENT) - 2.0) <= ONE_WAY_TOLERANCE_MS
 
 
 def test_a_silent_blackout_lets_arrive_what_is_under_way(pair: World) -> None:
@@ -172,7 +173,7 @@ def test_a_handover_repatches_without_touching_the_node(trio: World) -> None:
         assert len(old.received().number) == 20
         received = new.received()
         assert received.number.tolist() == list(range(100))
-        assert abs(np.median(received.delay_ms[-50:]) - 9.0) <= ONE_WAY_TOLERANCE_MS
+        assert abs(np.percentile(received.delay_ms[-50:], QUIET_PERCENT) - 9.0) <= ONE_WAY_TOLERANCE_MS
 
 
 @pytest.mark.parametrize(("rate_bps", "size_bytes"), [(8 * MBIT, 1 << 20), (400 * MBIT, 6 << 20)])
