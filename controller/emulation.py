@@ -199,7 +199,7 @@ class Emulation:
     async def _run_steps(self, hold: bool) -> None:
         """Every step at its time."""
         for step in range(1, self.schedule.n_step):
-            await self._pace(step)
+            await self.until(step * self.timeline.step_s)
             if self._stop.is_set():
                 break
             self._step(step)
@@ -224,15 +224,6 @@ class Emulation:
         await self._clean_up.aclose()
 
     # --- the step ---
-
-    async def _pace(self, step: int) -> None:
-        """Sleep until a step is due, or a stop is asked for."""
-        delay_s = self._started_mono_s + step * self.timeline.step_s - time.monotonic()
-        if delay_s > 0:
-            try:
-                await asyncio.wait_for(self._stop.wait(), delay_s)
-            except TimeoutError:
-                return
 
     def _step(self, step: int) -> None:
         """Make the fabric as one step commands, read it back, and write down how that went."""
