@@ -1,18 +1,26 @@
-"""The sky of a run as arrays: computed whole before the start, hashed, and only applied afterwards."""
+"""The sky of a run as arrays: computed whole before the start, hashed, and only applied afterwards.
+
+A timeline has a head (nodes, links, contacts, eclipses) that is as small as what happens in it, and blocks, stretches of
+steps that hold where everything is. Blocks come from memory or from a file, so a timeline may be longer than memory.
+"""
 
 from __future__ import annotations
 
 import enum
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+Int32Array = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -53,47 +61,185 @@ class LinkTable:
     kind: IntArray  # LinkKind
     port_a: IntArray
     port_b: IntArray
-    rate_bps: IntArray
     loss_ratio: FloatArray
 
 
 @dataclass(frozen=True)
-class Sky:
-    """The links that are usable at one step. Shapes: all (n_up,), in order of link index."""
+class ContactTable:
+    """The contact plan: each interval during which two nodes are linked, whatever their ports. Shapes: (n_contact,).
 
-    link: IntArray  # indexes LinkTable
-    range_m: FloatArray
-    delay_us: IntArray
-    elevation_deg: FloatArray  # at the ground node; NaN for an ISL
+    Times are seconds since the epoch, to 10 ms, cut at the start and the end of the run. In order of start, then of the
+    nodes' names. Faults and weather are no part of it: nobody plans them.
+    """
+
+    a: IntArray  # as in LinkTable
+    b: IntArray
+    kind: IntArray
+    start_s: FloatArray
+    end_s: FloatArray
+    max_elevation_deg: FloatArray  # at the ground node; NaN for an ISL
+    min_range_m: FloatArray
+    max_range_rate_m_s: FloatArray  # the largest speed of approach or departure
+    max_doppler_hz: FloatArray  # of the link's carrier, either way; NaN where no carrier is given
+    volume_bytes: IntArray  # what the link can carry in all that time, one way, under a clear sky
 
 
 @dataclass(frozen=True)
-class Timeline:
-    """The whole run: where every node is, how it is lit, and which links are usable, at each step.
+class EclipseTable:
+    """Times during which satellites see less than the whole Sun. Shapes: (n_eclipse,). By satellite, then start.
 
-    Shapes: t_s (n_t,), r_ecef_m (n_node, n_t, 3), illumination_ratio (n_node, n_t). Links are kept step by step, one
-    after another: step i owns rows step_start[i] to step_start[i + 1] of link, range_m, delay_us and elevation_deg.
-    State i holds from t_s[i] until t_s[i + 1]. content_hash names all of it, and is the same on every machine.
+    Seconds since the epoch, cut at the start and the end of the run.
+    """
+
+    satellite: IntArray  # indexes Timeline.nodes
+    start_s: FloatArray
+    end_s: FloatArray
+    umbra_start_s: FloatArray  # NaN where the Sun is never hidden whole
+    umbra_end_s: FloatArray
+    beta_deg: FloatArray  # the Sun's angle above the orbital plane in the middle of the eclipse
+
+
+@dataclass(frozen=True)
+class NodeEnd:
+    """A node that leaves the sky during the run: its orbit has decayed."""
+
+    node: int  # indexes Timeline.nodes
+    at_s: float  # since the epoch; from then on it has no place, no light and no links
+    reason: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stretch of steps. Shapes: n_t steps of n_node nodes with n_row rows of usable links.
+
+    r_ecef_m (n_t, 3, n_node) and illumination_ratio (n_t, n_node) are NaN after a node's end. Links are kept step by
+    step, one after another: the block's step i owns rows step_start[i] to step_start[i + 1] of the arrays below it, in
+    order of link index.
+    """
+
+    first_step: int
+    r_ecef_m: FloatArray
+    illumination_ratio: Float32Array
+    step_start: IntArray  # (n_t + 1,)
+    link: Int32Array  # indexes LinkTable
+    range_m: FloatArray
+    range_rate_m_s: Float32Array  # positive: the ends recede from each other
+    delay_us: Int32Array
+    rate_bps: IntArray
+    elevation_deg: Float32Array  # at the ground node; NaN for an ISL
+
+    @property
+    def n_step(self) -> int:
+        """How many steps it holds."""
+        return len(self.step_start) - 1
+
+    @property
+    def n_byte(self) -> int:
+        """What its arrays take in memory."""
+        return sum(value.nbytes for f in fields(self) if isinstance(value := getattr(self, f.name), np.ndarray))
+
+
+class Blocks(Protocol):
+    """Where a timeline's blocks are kept. All but the last have `block_steps` steps."""
+
+    block_steps: int
+
+    def __len__(self) -> int:
+        """How many blocks there are."""
+
+    def __getitem__(self, index: int) -> Block:
+        """One block, from 0. A block that was just asked for is cheap to ask for again."""
+
+
+class BlockStore(Blocks, Protocol):
+    """Somewhere to keep blocks, while they are computed one after another."""
+
+    def append(self, block: Block) -> None:
+        """Keep the next block."""
+
+
+class MemoryBlocks:
+    """Blocks in memory."""
+
+    def __init__(self, block_steps: int) -> None:
+        self.block_steps = block_steps
+        self._blocks: list[Block] = []
+
+    def append(self, block: Block) -> None:
+        """Keep the next block."""
+        self._blocks.append(block)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __getitem__(self, index: int) -> Block:
+        return self._blocks[index]
+
+
+@dataclass(frozen=True)
+class Sky:
+    """One step: where everything is, and the links that are usable. Shapes: links (n_up,), in order of link index."""
+
+    r_ecef_m: FloatArray  # (3, n_node)
+    illumination_ratio: Float32Array  # (n_node,)
+    link: Int32Array  # indexes LinkTable
+    range_m: FloatArray
+    range_rate_m_s: Float32Array
+    delay_us: Int32Array
+    rate_bps: IntArray
+    elevation_deg: Float32Array
+
+
+@dataclass(frozen=True)
+class Head:
+    """What there is in the sky of a run and what happens there: a timeline without its blocks.
+
+    Shapes: t_s (n_t,), seconds since the epoch; state i holds from t_s[i] until t_s[i + 1].
     """
 
     epoch_utc: datetime
     step_s: float
-    nodes: tuple[Node, ...]  # satellites first, then ground nodes
     t_s: FloatArray
-    r_ecef_m: FloatArray
-    illumination_ratio: FloatArray
+    nodes: tuple[Node, ...]  # satellites first, then ground nodes
     links: LinkTable
-    step_start: IntArray
-    link: IntArray
-    range_m: FloatArray
-    delay_us: IntArray
-    elevation_deg: FloatArray
+    contacts: ContactTable
+    eclipses: EclipseTable
+    node_ends: tuple[NodeEnd, ...]
+    warnings: tuple[str, ...]  # what the user should know of this sky; no part of the hash
+
+    @property
+    def n_step(self) -> int:
+        """How many steps there are."""
+        return len(self.t_s)
+
+    @property
+    def n_satellite(self) -> int:
+        """How many of the nodes, from the first, are satellites."""
+        return sum(node.role is Role.SATELLITE for node in self.nodes)
+
+
+@dataclass(frozen=True)
+class Timeline(Head):
+    """The whole run. content_hash names all of it, and is the same on every machine."""
+
+    blocks: Blocks
     content_hash: str  # "sha256:…"
 
     def sky(self, step: int) -> Sky:
-        """The usable links at one step."""
-        rows = slice(int(self.step_start[step]), int(self.step_start[step + 1]))
-        return Sky(self.link[rows], self.range_m[rows], self.delay_us[rows], self.elevation_deg[rows])
+        """One step. Raises IndexError for one that there is not."""
+        if not 0 <= step < self.n_step:
+            raise IndexError(f"step {step} of {self.n_step}")
+        block = self.blocks[step // self.blocks.block_steps]
+        i = step - block.first_step
+        rows = slice(int(block.step_start[i]), int(block.step_start[i + 1]))
+        return Sky(
+            block.r_ecef_m[i], block.illumination_ratio[i], block.link[rows], block.range_m[rows],
+            block.range_rate_m_s[rows], block.delay_us[rows], block.rate_bps[rows], block.elevation_deg[rows],
+        )  # fmt: skip
+
+    def skies(self) -> Iterator[Sky]:
+        """Every step, in order."""
+        return (self.sky(step) for step in range(self.n_step))
 
 
 def utc_text(instant: datetime) -> str:
@@ -101,31 +247,51 @@ def utc_text(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-def content_hash(timeline: Timeline) -> str:
-    """ "sha256:…" of everything that a timeline commands and describes, its own hash aside.
+class ContentHash:
+    """Names everything that a timeline commands and describes: "sha256:…", fed block by block, however they are cut.
 
-    Canonical bytes: little-endian 64-bit integers. Commanded values (links, ports, delays, rates) enter exactly. Sines
-    differ in their last bit from one machine to the next, so described values enter rounded, so coarsely that such a
-    difference (some 1e-8 m) all but never crosses a rounding edge: distances to 100 m, elevations to 0.01°, sunlight
-    to 1e-4. A delay of one microsecond is 300 m.
+    Canonical bytes: little-endian integers, one stream an array. Commanded values (links, ports, delays, rates) enter
+    exactly. Sines differ in their last bit from one machine to the next, so described values enter rounded, so coarsely
+    that such a difference (some 1e-8 m) all but never crosses a rounding edge: positions to 100 m, sunlight to 1e-3,
+    instants to 0.1 s. Ranges, elevations and volumes follow from these and do not enter.
     """
-    digest = hashlib.sha256(b"skyrack timeline 1\n")
-    nodes = [[node.name, node.role.value, list(node.ports)] for node in timeline.nodes]
-    header = [timeline.epoch_utc.astimezone(UTC).isoformat(timespec="microseconds"), nodes]
-    digest.update(json.dumps(header, separators=(",", ":")).encode())
-    links = timeline.links
-    exact = (links.a, links.b, links.kind, links.port_a, links.port_b, links.rate_bps, timeline.step_start)
-    rounded = (
-        (np.array([timeline.step_s]), 1e-9),
-        (timeline.t_s, 1e-9),
-        (links.loss_ratio, 1e-12),
-        (timeline.r_ecef_m, 100.0),
-        (timeline.illumination_ratio, 1e-4),
-        (timeline.range_m, 100.0),
-        (np.nan_to_num(timeline.elevation_deg, nan=-1000.0), 0.01),
-    )
-    for array in (*exact, timeline.link, timeline.delay_us, *(np.rint(array / unit) for array, unit in rounded)):
-        # The length keeps neighbours apart; + 0 makes one zero of the two that floats have.
-        digest.update(np.array([array.size], "<i8").tobytes())
-        digest.update(np.ascontiguousarray(array + 0, "<i8").tobytes())
-    return f"sha256:{digest.hexdigest()}"
+
+    def __init__(self, head: Head) -> None:
+        nodes = [[node.name, node.role.value, list(node.ports)] for node in head.nodes]
+        ends = [[end.node, round(end.at_s)] for end in head.node_ends]
+        lead = [head.epoch_utc.astimezone(UTC).isoformat(timespec="microseconds"), nodes, ends]
+        self._lead = hashlib.sha256(b"skyrack timeline 2\n" + json.dumps(lead, separators=(",", ":")).encode())
+        links, contacts = head.links, head.contacts
+        exact = (links.a, links.b, links.kind, links.port_a, links.port_b, contacts.a, contacts.b, contacts.kind)
+        rounded = (
+            (np.array([head.step_s]), 1e-9),
+            (head.t_s, 1e-9),
+            (links.loss_ratio, 1e-12),
+            (contacts.start_s, 0.1),
+            (contacts.end_s, 0.1),
+        )
+        for array in (*exact, *(np.rint(array / unit) for array, unit in rounded)):
+            # The length keeps neighbours apart; + 0 makes one zero of the two that floats have.
+            self._lead.update(np.array([array.size], "<i8").tobytes())
+            self._lead.update(np.ascontiguousarray(array + 0, "<i8").tobytes())
+        self._streams = [hashlib.sha256() for _ in range(6)]
+
+    def update(self, block: Block) -> None:
+        """Take in the next block."""
+        streams = (
+            np.diff(block.step_start).astype("<i8"),
+            block.link.astype("<i4"),
+            block.delay_us.astype("<i4"),
+            block.rate_bps.astype("<i8"),
+            np.nan_to_num(np.rint(block.r_ecef_m / 100.0), nan=-(2.0**31)).astype("<i4"),
+            np.nan_to_num(np.rint(block.illumination_ratio * 1e3), nan=-1.0).astype("<i2"),
+        )
+        for digest, array in zip(self._streams, streams, strict=True):
+            digest.update(np.ascontiguousarray(array))
+
+    def text(self) -> str:
+        """The name of what was taken in so far."""
+        whole = self._lead.copy()
+        for digest in self._streams:
+            whole.update(digest.digest())
+        return f"sha256:{whole.hexdigest()}"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.orbit.frames import WGS84_A_M
-from controller.scenario.model import IslPolicy, Topology, Walker
+from controller.scenario.link_model import IslPolicy, Topology
+from controller.scenario.model import Walker
 from controller.timeline import BoolArray, FloatArray, IntArray
 
 FORE, AFT, NEXT_PLANE, PREVIOUS_PLANE = range(4)

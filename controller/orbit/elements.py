@@ -14,7 +14,7 @@ from typing import TypeAlias
 from sgp4.api import WGS72, Satrec
 
 from controller.orbit.frames import WGS84_A_M
-from controller.scenario.model import Walker
+from controller.scenario.model import Constellation, Walker
 from controller.scenario.tle import TleSet
 
 MU_WGS72_M3_S2 = 398_600.8e9  # of SGP4 itself: AIAA 2006-6753, section II
@@ -59,6 +59,13 @@ def walker_orbits(walker: Walker, epoch_utc: datetime) -> list[Orbit]:
 def tle_orbits(sets: Sequence[TleSet]) -> list[Orbit]:
     """The orbits of element sets, in their order."""
     return [Satrec.twoline2rv(s.line_1, s.line_2, WGS72) for s in sets]
+
+
+def constellation_orbits(constellation: Constellation, epoch_utc: datetime) -> list[Orbit]:
+    """The orbits of a constellation's satellites, in the order of its satellite_names."""
+    if constellation.walker is not None:
+        return walker_orbits(constellation.walker, epoch_utc)
+    return tle_orbits(constellation.element_sets)
 
 
 def longest_pass_s(orbits: Sequence[Orbit]) -> float:

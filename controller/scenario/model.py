@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationInfo,
@@ -23,16 +21,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from controller.scenario.fields import LossRatio, RateBps, Slug, Table
+from controller.scenario.link_model import CrossIsl, IslPolicy, RadioBudget, Rain, isl_ports_needed
 from controller.scenario.tle import TleError, TleSet, parse_tle
 
 EPOCH_YEARS = (1957, 2056)  # what the two digits of a TLE's year can say
 MAX_DURATION_S = 31 * 86_400.0
-ISL_PORTS_NEEDED = {"plus-grid": 4, "ring": 2, "none": 0}
 
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")]
-RateBps = Annotated[int, Field(ge=1_000, le=1_000_000_000_000)]
-LossRatio = Annotated[float, Field(ge=0.0, le=1.0)]
-Topology = Literal["plus-grid", "ring", "none"]
+Handover = Literal["longest", "highest", "nearest"]
 
 
 def slug(text: str) -> str:
@@ -40,11 +36,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Walker(_Table):
+class Walker(Table):
     """A Walker constellation of circular orbits: `total` satellites evenly over `planes` planes."""
 
     pattern: Literal["star", "delta"]
@@ -80,7 +72,7 @@ class Walker(_Table):
         return self.total // self.planes
 
 
-class TleFile(_Table):
+class TleFile(Table):
     """A file of element sets: its path as the scenario gives it, and what it holds."""
 
     path: str
@@ -105,18 +97,7 @@ def _read_tle(value: object, info: ValidationInfo) -> object:
         raise PydanticCustomError("tle_lines", "has bad element sets", {"lines": lines}) from error
 
 
-class IslPolicy(_Table):
-    """Which inter-satellite links there are, and what each carries."""
-
-    topology: Topology = "plus-grid"
-    rate_bps: RateBps = 100_000_000
-    loss_ratio: LossRatio = 0.0
-    grazing_altitude_m: float = Field(default=80_000.0, ge=0.0, le=1_000_000.0)
-    max_range_m: float | None = Field(default=None, gt=0.0)  # None: as far as the line of sight reaches
-    cross_plane_max_latitude_deg: float = Field(default=90.0, ge=0.0, le=90.0)
-
-
-class Constellation(_Table):
+class Constellation(Table):
     """Satellites that belong together, from a Walker pattern or from element sets."""
 
     name: Slug
@@ -138,11 +119,11 @@ class Constellation(_Table):
     @classmethod
     def _ports_suffice(cls, isl_ports: int, info: ValidationInfo) -> int:
         isl = info.data.get("isl")
-        if isl is not None and isl_ports < ISL_PORTS_NEEDED[isl.topology]:
+        if isl is not None and isl_ports < isl_ports_needed(isl):
             raise PydanticCustomError(
                 "isl_ports",
                 'the port pool is too small: topology "{topology}" needs at least {needed}',
-                {"topology": isl.topology, "needed": ISL_PORTS_NEEDED[isl.topology]},
+                {"topology": isl.topology, "needed": isl_ports_needed(isl)},
             )
         return isl_ports
 
@@ -177,22 +158,39 @@ class Constellation(_Table):
         return tuple(slug(s.name) or f"{self.name}-{slug(s.catalogue)}" for s in self.element_sets)
 
 
-class Ground(_Table):
-    """A gateway or terminal, fixed on the Earth."""
+class Waypoint(Table):
+    """Where a moving ground node is at one time; between two it follows the great circle at an even pace."""
+
+    at_s: float = Field(ge=0.0)  # since the epoch
+    latitude_deg: float = Field(ge=-90.0, le=90.0)
+    longitude_deg: float = Field(ge=-180.0, le=180.0)
+    altitude_m: float = Field(default=0.0, ge=-500.0, le=30_000.0)
+
+
+class Ground(Table):
+    """A gateway or terminal, on the Earth or close above it."""
 
     name: Slug
     role: Literal["gateway", "terminal"]
     latitude_deg: float = Field(ge=-90.0, le=90.0)
     longitude_deg: float = Field(ge=-180.0, le=180.0)
     altitude_m: float = Field(default=0.0, ge=-500.0, le=30_000.0)
+    waypoints: tuple[Waypoint, ...] = Field(default=(), strict=False)  # where it is later, if it moves
     min_elevation_deg: float = Field(default=10.0, ge=0.0, lt=90.0)
+    horizon_deg: tuple[tuple[float, float], ...] = Field(default=(), strict=False)  # (azimuth, lowest elevation) pairs
     antennas: int = Field(default=1, ge=1, le=16)
-    rate_bps: RateBps = 50_000_000
+    handover: Handover = "longest"
+    overlap_s: float = Field(
+        default=0.0, ge=0.0, le=600.0
+    )  # make before break: so long both links of a handover are up
+    rate_bps: RateBps = 50_000_000  # where no budget is given
+    radio: RadioBudget | None = None
+    rain: Rain | None = None
     loss_ratio: LossRatio = 0.0
     jurisdiction: str | None = Field(default=None, pattern=r"^[A-Z]{2}$")
 
 
-class Fault(_Table):
+class Fault(Table):
     """Something that is masked over the geometry for a while. `target` is a node, or "a~b" for a link."""
 
     kind: Literal["blackout", "node-down", "degrade"]
@@ -221,14 +219,14 @@ class Fault(_Table):
         return tuple(self.target.split("~"))
 
 
-class Probe(_Table):
+class Probe(Table):
     """Two nodes between which round trips are measured all along."""
 
     a: str
     b: str
 
 
-class Resources(_Table):
+class Resources(Table):
     """What each node's container may use."""
 
     memory_bytes: int = Field(default=512 * 1024 * 1024, ge=64 * 1024 * 1024)
@@ -236,15 +234,18 @@ class Resources(_Table):
     pids_limit: int = Field(default=128, ge=16)
 
 
-class Scenario(_Table):
+class Scenario(Table):
     """A whole scenario: who is in the sky and on the ground, from when, for how long, and what goes wrong."""
 
     name: Slug
     epoch: datetime
     duration_s: float = Field(gt=0.0, le=MAX_DURATION_S)
     step_s: float = Field(default=1.0, ge=0.1, le=3_600.0)
+    start_s: float = Field(default=0.0, ge=0.0, le=MAX_DURATION_S)  # the run begins so long after the epoch
+    time_scale: float = Field(default=1.0, ge=0.01, le=1_000.0)  # seconds of the sky a second of the wall clock
     seed: int = Field(default=1, ge=0, lt=2**63)
     constellations: tuple[Constellation, ...] = Field(alias="constellation", strict=False, min_length=1)
+    cross_isls: tuple[CrossIsl, ...] = Field(default=(), alias="isl", strict=False)
     grounds: tuple[Ground, ...] = Field(default=(), alias="ground", strict=False)
     faults: tuple[Fault, ...] = Field(default=(), alias="fault", strict=False)
     probes: tuple[Probe, ...] = Field(default=(), alias="probe", strict=False)
@@ -287,7 +288,7 @@ class Scenario(_Table):
 
     @property
     def n_step(self) -> int:
-        """How many instants 0, step_s, 2·step_s … there are up to and including duration_s."""
+        """How many instants start_s, start_s + step_s … there are up to and including start_s + duration_s."""
         return int(self.duration_s / self.step_s + 1e-6) + 1
 
     def labelled(self, label: str) -> Self:

@@ -1,0 +1,17 @@
+"""What every table of the scenario file shares: strictness, and the kinds of value."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")]
+RateBps = Annotated[int, Field(ge=1_000, le=1_000_000_000_000)]
+LossRatio = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Table(BaseModel):
+    """A table of the scenario file: no unknown keys, no change of type, no infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
