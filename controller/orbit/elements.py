@@ -13,13 +13,12 @@ from typing import TypeAlias
 
 from sgp4.api import WGS72, Satrec
 
-from controller.orbit.frames import WGS84_A_M
+from controller.orbit.frames import EARTH_TURN_RAD_S, WGS84_A_M
 from controller.scenario.model import Constellation, Walker
 from controller.scenario.tle import TleSet
 
 MU_WGS72_M3_S2 = 398_600.8e9  # of SGP4 itself: AIAA 2006-6753, section II
 _SGP4_EPOCH = datetime(1949, 12, 31, tzinfo=UTC)
-_EARTH_TURN_RAD_S = 7.292_115e-5  # NIMA TR8350.2, 3rd ed. (2000), table 3.1
 _LONGEST_PASS_S = 86_400.0
 
 Orbit: TypeAlias = Satrec
@@ -76,8 +75,13 @@ def longest_pass_s(orbits: Sequence[Orbit]) -> float:
     """
     longest_s = 0.0
     for orbit in orbits:
-        rate_rad_s = orbit.no_kozai / 60.0 - _EARTH_TURN_RAD_S
+        rate_rad_s = orbit.no_kozai / 60.0 - EARTH_TURN_RAD_S
         apogee_m = orbit.a * WGS84_A_M * (1.0 + orbit.ecco)
         half_rad = math.acos(min(1.0, WGS84_A_M / apogee_m))
         longest_s = max(longest_s, 2.0 * half_rad / rate_rad_s if rate_rad_s > 0.0 else _LONGEST_PASS_S)
     return min(longest_s, _LONGEST_PASS_S)
+
+
+def fastest_rad_s(orbits: Sequence[Orbit]) -> float:
+    """The greatest angular rate of any of the satellites about the Earth, at its perigee."""
+    return max(orbit.no_kozai / 60.0 * (1.0 + orbit.ecco) ** 2 / (1.0 - orbit.ecco**2) ** 1.5 for orbit in orbits)

@@ -19,6 +19,8 @@ WGS84_A_M = 6_378_137.0
 WGS84_F = 1.0 / 298.257223563
 WGS84_B_M = WGS84_A_M * (1.0 - WGS84_F)
 WGS84_E2 = WGS84_F * (2.0 - WGS84_F)
+EARTH_TURN_RAD_S = 7.292_115_146_7e-5
+"""The Earth against the mean equinox, as GMST 1982 grows: Vallado, 4th ed., eq. 3-40's rate at low precession."""
 
 
 def gmst_rad(dates_ut1: JulianDates) -> FloatArray:

@@ -1,0 +1,144 @@
+"""When a margin is not negative: intervals of rows that are alike in kind, found together, between the samples.
+
+A margin is a continuous function of time: elevation above a mask, a line of sight's height above the air, sunlight. It
+is sampled on a scan that is dense enough to see each of its swings; where it changes sign the instant is found on the
+function itself, and where it turns close to zero between two samples, the turning point is looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from controller.timeline import BoolArray, FloatArray, IntArray
+
+Margin: TypeAlias = Callable[[IntArray, FloatArray], FloatArray]
+"""The margin of some rows at some instants. Shapes: rows (n,), t_s (n,) → (n,). NaN is taken as negative."""
+
+INSTANT_TOLERANCE_S = 1e-4
+_SECANT_ROUNDS, _BISECTION_ROUNDS = 12, 40
+_TURN_SAMPLES, _TURN_ROUNDS = 17, 4
+# A turning point is looked for where the parabola through three samples comes this close to zero, as a part of its
+# bend: margins are no parabolas.
+_TURN_SLACK_RATIO = 0.25
+_NEGATIVE = -1.0
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Intervals of rows. Shapes: all (n_span,), in order of row and start. Seconds."""
+
+    row: IntArray
+    start_s: FloatArray
+    end_s: FloatArray
+
+    def only(self, which: BoolArray) -> Spans:
+        """Some of them. Shape: which (n_span,)."""
+        return Spans(self.row[which], self.start_s[which], self.end_s[which])
+
+
+def spans(margin: Margin, samples: FloatArray, t_s: FloatArray) -> Spans:
+    """The intervals in which rows have a margin of zero or more, within 0.1 ms.
+
+    Shapes: samples (n_t, n_row) of the margin at t_s, (n_t,) for all rows or (n_t, n_row) for each its own. Intervals
+    that reach beyond the samples end with them.
+    """
+    values = np.where(np.isnan(samples), _NEGATIVE, samples)
+    times = t_s[:, None] if t_s.ndim == 1 else t_s
+    n_row = values.shape[1]
+
+    def at(sample: IntArray, row: IntArray) -> FloatArray:
+        return times[sample, row if times.shape[1] > 1 else 0]
+
+    is_in = values >= 0.0
+    sample, row = np.nonzero(is_in[1:] != is_in[:-1])
+    turn_row, turn_s, turn_value, turn_sample = _turns(margin, values, is_in, at)
+    brackets = [
+        (row, at(sample, row), at(sample + 1, row), values[sample, row], values[sample + 1, row]),
+        (turn_row, at(turn_sample - 1, turn_row), turn_s, values[turn_sample - 1, turn_row], turn_value),
+        (turn_row, turn_s, at(turn_sample + 1, turn_row), turn_value, values[turn_sample + 1, turn_row]),
+    ]
+    rows, left_s, right_s, left, right = (np.concatenate(parts) for parts in zip(*brackets, strict=True))
+    # A turn found beside a crossing of the samples may leave a bracket without a change of sign.
+    crosses = (left >= 0.0) != (right >= 0.0)
+    rows, left_s, right_s, left, right = (x[crosses] for x in (rows, left_s, right_s, left, right))
+    instant_s = _roots(margin, rows, left_s, right_s, left, right)
+
+    every = np.arange(n_row)
+    opening, closing = is_in[0], is_in[-1]
+    last = np.full(n_row, len(values) - 1)
+    start_row = np.concatenate((every[opening], rows[left < 0.0]))
+    start_s = np.concatenate((at(np.zeros_like(every), every)[opening], instant_s[left < 0.0]))
+    end_row = np.concatenate((rows[left >= 0.0], every[closing]))
+    end_s = np.concatenate((instant_s[left >= 0.0], at(last, every)[closing]))
+    starts, ends = np.lexsort((start_s, start_row)), np.lexsort((end_s, end_row))
+    return Spans(start_row[starts], start_s[starts], end_s[ends])
+
+
+def _turns(
+    margin: Margin, values: FloatArray, is_in: BoolArray, at: Callable[[IntArray, IntArray], FloatArray]
+) -> tuple[IntArray, FloatArray, FloatArray, IntArray]:
+    """Turning points of the other sign than the three samples about them: row, instant, value, middle sample."""
+    before, here, after = values[:-2], values[1:-1], values[2:]
+    bend = before + after - 2.0 * here
+    sign = np.where(is_in[1:-1], -1.0, 1.0)  # looks for a peak outside, for a dip inside
+    alike = (is_in[:-2] == is_in[1:-1]) & (is_in[2:] == is_in[1:-1])
+    near = alike & (sign * bend < 0.0) & (sign * (here - before) >= 0.0) & (sign * (here - after) >= 0.0)
+    sample, row = np.nonzero(near)
+    if not len(row):
+        return row, np.empty(0), np.empty(0), sample
+    s, h, b = sign[sample, row], here[sample, row], bend[sample, row]
+    slope = (after[sample, row] - before[sample, row]) / 2.0
+    vertex = h - slope**2 / (2.0 * b)
+    close = s * vertex + _TURN_SLACK_RATIO * np.abs(b) >= 0.0
+    sample, row, s = sample[close] + 1, row[close], s[close]
+    low_s, high_s = at(sample - 1, row), at(sample + 1, row)
+    best_s, best = at(sample, row), values[sample, row]
+    for _ in range(_TURN_ROUNDS):
+        grid_s = np.linspace(low_s, high_s, _TURN_SAMPLES)
+        tried = _evaluated(margin, np.tile(row, _TURN_SAMPLES), grid_s.ravel()).reshape(grid_s.shape)
+        chosen = np.argmax(s * tried, axis=0)
+        columns = np.arange(len(row))
+        best_s, best = grid_s[chosen, columns], tried[chosen, columns]
+        low_s = grid_s[np.maximum(chosen - 1, 0), columns]
+        high_s = grid_s[np.minimum(chosen + 1, _TURN_SAMPLES - 1), columns]
+    turned = np.where(s > 0.0, best >= 0.0, best < 0.0)
+    return row[turned], best_s[turned], best[turned], sample[turned]
+
+
+def _evaluated(margin: Margin, row: IntArray, t_s: FloatArray) -> FloatArray:
+    values = margin(row, t_s)
+    return np.where(np.isnan(values), _NEGATIVE, values)
+
+
+def _roots(
+    margin: Margin, row: IntArray, low_s: FloatArray, high_s: FloatArray, low: FloatArray, high: FloatArray
+) -> FloatArray:
+    """The instants within brackets at which the margin changes sign. Shapes: all (n,) → (n,).
+
+    Regula falsi with the Illinois rule (Dowell and Jarratt, BIT 11 (1971) 168), all brackets together; what has not
+    settled after some rounds, such as the step of a satellite's end, is halved until it has.
+    """
+    low_s, high_s, low, high = low_s.copy(), high_s.copy(), low.copy(), high.copy()
+    root_s = np.full(len(row), np.inf)
+    todo = np.arange(len(row))
+    for number in range(_SECANT_ROUNDS + _BISECTION_ROUNDS):
+        if not len(todo):
+            break
+        a_s, b_s, a, b = low_s[todo], high_s[todo], low[todo], high[todo]
+        halve = number >= _SECANT_ROUNDS
+        new_s = (a_s + b_s) / 2.0 if halve else b_s - b * (b_s - a_s) / (b - a)
+        new = _evaluated(margin, row[todo], new_s)
+        settled = (np.abs(new_s - root_s[todo]) < INSTANT_TOLERANCE_S / 2.0) & (b_s - a_s < INSTANT_TOLERANCE_S)
+        if not halve:
+            settled = (np.abs(new_s - root_s[todo]) < INSTANT_TOLERANCE_S / 10.0) | (new == 0.0)
+        root_s[todo] = new_s
+        with_low = (new >= 0.0) == (a >= 0.0)
+        # Illinois: an end that stays for the second time counts half.
+        low_s[todo], low[todo] = np.where(with_low, new_s, a_s), np.where(with_low, new, a * (0.5 if number else 1.0))
+        high_s[todo], high[todo] = np.where(with_low, b_s, new_s), np.where(with_low, b * (0.5 if number else 1.0), new)
+        todo = todo[~settled]
+    return root_s
