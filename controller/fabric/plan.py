@@ -80,7 +80,7 @@ def shaping_plan(port_start: IntArray, links: LinkTable, sky: Sky, usable: BoolA
     for port, peer in ((port_a, port_b), (port_b, port_a)):
         plan.peer[port] = peer
         plan.delay_us[port] = sky.delay_us[usable]
-        plan.rate_bps[port] = links.rate_bps[link] // 8 * 8  # the kernel counts whole bytes
+        plan.rate_bps[port] = sky.rate_bps[usable] // 8 * 8  # the kernel counts whole bytes
         plan.loss_ratio[port] = links.loss_ratio[link]
     return plan
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 
 import numpy as np
 
 from controller.fabric import netlink
 from controller.fabric.netlink import NetlinkSocket, RouteError
 from controller.fabric.panel import NEXT_HOP, NODE_FIRST_IFINDEX, Panel
+from controller.links.routes import WITHDRAWN, RouteChanges
 from controller.timeline import BoolArray, IntArray
 
-WITHDRAWN = -1
-"""The port of a route that goes."""
+__all__ = ["WITHDRAWN", "HostRoutes", "RouteChanges"]
 
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_ANY, _RTNH_F_ONLINK = 0, 255, 4
@@ -34,18 +33,6 @@ _ADDITION = np.dtype(
         ("prefsrc_head", netlink.ATTRIBUTE), ("prefsrc", ">u4"),
     ]
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class RouteChanges:
-    """Routes that come, move or go. Shapes: all (n,)."""
-
-    node: IntArray  # where the route stands
-    destination: IntArray  # the node that it leads to
-    port: IntArray  # the first node's own port index, or WITHDRAWN
-
-    def __len__(self) -> int:
-        return len(self.node)
 
 
 class HostRoutes:
