@@ -1,133 +1,139 @@
-"""The sky of a scenario, computed whole: elements → ephemeris → frames → sunlight → ISLs → GSLs → one Timeline.
+"""The sky of a scenario, computed whole: elements → tracks → access → links → contacts → steps.
 
-This is the hub: each stage is called from here and knows nothing of the others.
+This is the hub: each stage is called from here and knows nothing of the others. What happens (contacts, eclipses, ends)
+is found first, on the geometry itself and to 10 ms; where everything is at each step then follows from it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from controller.errors import InputError
-from controller.links.gsl import PassTable, assign, passes
-from controller.links.isl import IslPairs, element_set_pairs, isl_geometry, walker_pairs
-from controller.orbit.elements import Orbit, longest_pass_s, tle_orbits, walker_orbits
-from controller.orbit.ephemeris import Ephemeris, propagate
-from controller.orbit.frames import (
-    Geodetic,
-    ecef_to_geodetic,
-    geodetic_to_ecef_m,
-    gmst_rad,
-    look,
-    teme_to_ecef_m,
-)
-from controller.orbit.julian import julian_dates
-from controller.orbit.sun import ground_illumination_ratio, satellite_illumination_ratio, sun_mod_m
-from controller.scenario.model import Constellation, Ground, Scenario
+from controller.expand import Expansion, Patches
+from controller.links.contact_plan import Holds, contact_table
+from controller.links.handover import handovers
+from controller.links.isl import IslPairs, element_set_pairs, named_pairs, walker_pairs
+from controller.links.isl_access import IslView, acquired
+from controller.links.nearest import IslHolds, Pools, nearest_holds
+from controller.links.passes import GroundView, Look, Passes
+from controller.links.service import Service, Services
+from controller.links.sites import Sites
+from controller.links.whereabouts import Whereabouts
+from controller.orbit.eclipse import eclipses
+from controller.orbit.elements import constellation_orbits, element_age_warnings, fastest_rad_s, longest_pass_s
+from controller.orbit.track import Track, track
+from controller.scenario.link_model import CrossIsl, isl_ports_needed
+from controller.scenario.model import Constellation, Scenario
 from controller.timeline import (
-    BoolArray,
+    BlockStore,
+    ContactTable,
+    ContentHash,
+    EclipseTable,
     FloatArray,
+    Head,
     IntArray,
     LinkKind,
     LinkTable,
+    MemoryBlocks,
     Node,
+    NodeEnd,
     Role,
     Timeline,
-    content_hash,
 )
 
-LIGHT_M_S = 299_792_458.0
-"""Speed of light in vacuum, exact (SI)."""
-
-# How densely the time after the run is searched for the setting of satellites that the run's end leaves in the sky.
-_LOOK_AHEAD_STEP_S = 10.0
+# How far satellites go between samples of a scan for access: some 20 s in low orbit.
+_SCAN_ANGLE_RAD = 0.022
+_SCAN_MAX_S = 300.0
 
 
 @dataclass(frozen=True)
-class _Patches:
-    """Pairs of ports with their states, before they are brought into order. Shapes: (n_link,), rows (n_row,)."""
+class _Fleet:
+    """One constellation as it flies."""
 
-    a: IntArray
-    b: IntArray
-    kind: IntArray
-    port_a: IntArray
-    port_b: IntArray
-    rate_bps: IntArray
-    loss_ratio: FloatArray
-    row_link: IntArray
-    row_step: IntArray
-    row_range_m: FloatArray
-    row_elevation_deg: FloatArray
+    constellation: Constellation
+    track: Track
+    first: int  # node
+    scan_s: float
+    until_s: float  # how far passes are looked for: beyond the run, to know who stays longest
 
 
-def plan(scenario: Scenario) -> Timeline:
-    """Everything that a run's sky commands. Raises InputError where there is no such sky (a decayed satellite)."""
-    t_s: FloatArray = np.arange(scenario.n_step, dtype=np.float64) * scenario.step_s
-    orbits = [orbit for constellation in scenario.constellations for orbit in _orbits(constellation, scenario)]
-    ahead_step_s = max(scenario.step_s, _LOOK_AHEAD_STEP_S)
-    n_ahead = math.ceil(longest_pass_s(orbits) / ahead_step_s) if scenario.grounds else 0
-    t_all_s = np.concatenate((t_s, t_s[-1] + ahead_step_s * np.arange(1, n_ahead + 1)))
+def survey(scenario: Scenario) -> Head:
+    """What there is in a run's sky, and what happens there, without its steps.
 
-    ephemeris = _propagated(scenario, orbits, t_all_s)
-    dates = julian_dates(scenario.epoch, t_all_s)
-    gmst = gmst_rad(dates)
-    r_all_m = teme_to_ecef_m(ephemeris.r_teme_m, gmst)
-    r_sat_m = r_all_m[:, : len(t_s)]
-    sun_m = teme_to_ecef_m(sun_mod_m(dates), gmst)[: len(t_s)]
+    Raises InputError where there is no such sky: a satellite that has decayed before it begins, a fault on a link that
+    there is not.
+    """
+    return _surveyed(scenario)[0]
 
-    place = _places(scenario.grounds)
-    r_ground_m = geodetic_to_ecef_m(place.latitude_deg, place.longitude_deg, place.altitude_m)
-    links = _in_order(
-        [*_isl_patches(scenario, ephemeris, r_sat_m), _gsl_patches(scenario, r_all_m, t_all_s)],
-        scenario.node_names,
+
+def plan(scenario: Scenario, store: BlockStore | None = None) -> Timeline:
+    """Everything that a run's sky commands. Blocks go into the store as they are computed, into memory if there is none.
+
+    Raises as `survey` does.
+    """
+    head, expansion = _surveyed(scenario)
+    blocks = store if store is not None else MemoryBlocks()
+    blocks.block_steps = expansion.block_steps
+    name = ContentHash(head)
+    for block in expansion.blocks():
+        name.update(block)
+        blocks.append(block)
+    return Timeline(
+        **{field.name: getattr(head, field.name) for field in fields(head)}, blocks=blocks, content_hash=name.text()
     )
-    timeline = Timeline(
+
+
+def _surveyed(scenario: Scenario) -> tuple[Head, Expansion]:
+    t_s: FloatArray = scenario.start_s + np.arange(scenario.n_step, dtype=np.float64) * scenario.step_s
+    start_s, end_s = float(t_s[0]), float(t_s[-1])
+    names, nodes = scenario.node_names, _nodes(scenario)
+    fleets = _fleets(scenario, start_s, end_s)
+    sites = Sites.of(scenario.grounds)
+    where = Whereabouts(tuple(fleet.track for fleet in fleets), sites)
+    services = Services(
+        (
+            *(Service.of_isl(c.isl) for c in scenario.constellations),
+            *(Service.of_isl(cross) for cross in scenario.cross_isls),
+            *(Service.of_ground(ground, scenario.seed, start_s, end_s) for ground in scenario.grounds),
+        )
+    )
+    holds = _together([*_isl_holds(scenario, fleets, services, start_s, end_s),
+                       _gsl_holds(scenario, fleets, sites, services, start_s, end_s)], names)  # fmt: skip
+    _check_isl_faults(scenario, holds)
+    patches = _patches(holds, services, names)
+    contacts = contact_table(holds, names, where, services)
+    head = Head(
         epoch_utc=scenario.epoch,
         step_s=scenario.step_s,
-        nodes=_nodes(scenario),
         t_s=t_s,
-        r_ecef_m=np.concatenate((r_sat_m, np.repeat(r_ground_m[:, None], len(t_s), axis=1))),
-        illumination_ratio=np.concatenate(
-            (satellite_illumination_ratio(r_sat_m, sun_m), ground_illumination_ratio(place, sun_m))
-        ),
-        links=LinkTable(links.a, links.b, links.kind, links.port_a, links.port_b, links.rate_bps, links.loss_ratio),
-        step_start=np.searchsorted(links.row_step, np.arange(len(t_s) + 1)),
-        link=links.row_link,
-        range_m=links.row_range_m,
-        delay_us=delay_us(links.row_range_m),
-        elevation_deg=links.row_elevation_deg,
-        content_hash="",
+        nodes=nodes,
+        links=patches.table,
+        contacts=contacts,
+        eclipses=_eclipses(fleets, start_s, end_s),
+        node_ends=_node_ends(fleets, end_s),
+        warnings=_warnings(scenario, contacts, start_s, end_s),
     )
-    return replace(timeline, content_hash=content_hash(timeline))
+    return head, Expansion(scenario.epoch, t_s, where, patches, services)
 
 
-def delay_us(range_m: FloatArray) -> IntArray:
-    """One-way delay of light in vacuum, to the nearest microsecond. Shape kept."""
-    return np.rint(range_m / LIGHT_M_S * 1e6).astype(np.int64)
-
-
-def _orbits(constellation: Constellation, scenario: Scenario) -> list[Orbit]:
-    if constellation.walker is not None:
-        return walker_orbits(constellation.walker, scenario.epoch)
-    return tle_orbits(constellation.element_sets)
-
-
-def _propagated(scenario: Scenario, orbits: Sequence[Orbit], t_s: FloatArray) -> Ephemeris:
-    try:
-        return propagate(scenario.satellite_names, orbits, scenario.epoch, t_s)
-    except InputError as error:
-        raise InputError("\n".join(f"{scenario.label}: {line}" for line in str(error).splitlines())) from error
-
-
-def _places(grounds: Sequence[Ground]) -> Geodetic:
-    return Geodetic(
-        np.array([ground.latitude_deg for ground in grounds], np.float64),
-        np.array([ground.longitude_deg for ground in grounds], np.float64),
-        np.array([ground.altitude_m for ground in grounds], np.float64),
-    )
+def _fleets(scenario: Scenario, start_s: float, end_s: float) -> list[_Fleet]:
+    fleets: list[_Fleet] = []
+    first = 0
+    for constellation in scenario.constellations:
+        orbits = constellation_orbits(constellation, scenario.epoch)
+        until_s = end_s + longest_pass_s(orbits) if scenario.grounds and constellation.max_gsl else end_s
+        try:
+            flown = track(constellation.satellite_names, orbits, scenario.epoch, start_s, until_s)
+        except InputError as error:
+            raise InputError("\n".join(f"{scenario.label}: {line}" for line in str(error).splitlines())) from error
+        scan_s = min(_SCAN_MAX_S, _SCAN_ANGLE_RAD / fastest_rad_s(orbits))
+        fleets.append(_Fleet(constellation, flown, first, scan_s, until_s))
+        first += len(orbits)
+    return fleets
 
 
 def _nodes(scenario: Scenario) -> tuple[Node, ...]:
@@ -135,10 +141,10 @@ def _nodes(scenario: Scenario) -> tuple[Node, ...]:
         Node(
             name,
             Role.SATELLITE,
-            tuple(f"isl{i}" for i in range(constellation.isl_ports))
+            tuple(f"isl{i}" for i in range(_isl_port_starts(scenario, number)[-1]))
             + tuple(f"gsl{i}" for i in range(constellation.max_gsl)),
         )
-        for constellation in scenario.constellations
+        for number, constellation in enumerate(scenario.constellations)
         for name in constellation.satellite_names
     ]
     grounds = [
@@ -148,122 +154,199 @@ def _nodes(scenario: Scenario) -> tuple[Node, ...]:
     return (*satellites, *grounds)
 
 
-def _isl_patches(scenario: Scenario, ephemeris: Ephemeris, r_sat_m: FloatArray) -> list[_Patches]:
-    """The links within each constellation."""
-    patches = []
-    joined: set[frozenset[str]] = set()
-    first = 0
-    for constellation in scenario.constellations:
-        names = constellation.satellite_names
-        own = slice(first, first + len(names))
-        pairs = _pairs(constellation, ephemeris, own)
-        joined |= {frozenset((names[a], names[b])) for a, b in zip(pairs.a, pairs.b, strict=True)}
-        latitude_deg = ecef_to_geodetic(r_sat_m[own]).latitude_deg
-        geometry = isl_geometry(pairs, constellation.isl, r_sat_m[own], latitude_deg)
-        link, step = np.nonzero(geometry.is_up)
-        n = len(pairs.a)
-        patches.append(
-            _Patches(
-                a=pairs.a + first,
-                b=pairs.b + first,
-                kind=np.full(n, LinkKind.ISL, np.int64),
-                port_a=pairs.port_a,
-                port_b=pairs.port_b,
-                rate_bps=np.full(n, constellation.isl.rate_bps, np.int64),
-                loss_ratio=np.full(n, constellation.isl.loss_ratio),
-                row_link=link,
-                row_step=step,
-                row_range_m=geometry.range_m[link, step],
-                row_elevation_deg=np.full(len(link), np.nan),
-            )
-        )
-        first += len(names)
-    _check_isl_faults(scenario, joined)
-    return patches
+def _pools(cross: CrossIsl) -> Pools:
+    """How many links between two constellations a satellite of each may have."""
+    if cross.topology == "pairs":
+        return Pools(isl_ports_needed(cross), isl_ports_needed(cross))
+    return Pools(cross.k, cross.serves)
 
 
-def _pairs(constellation: Constellation, ephemeris: Ephemeris, own: slice) -> IslPairs:
+def _isl_port_starts(scenario: Scenario, number: int) -> list[int]:
+    """A constellation's ISL ports: where its own begin, those of each cross link, and where they end."""
+    constellation = scenario.constellations[number]
+    starts = [0, constellation.isl_ports]
+    for cross in scenario.cross_isls:
+        pools = _pools(cross)
+        own = sum(pool for pool, end in zip((pools.a, pools.b), cross.between, strict=True) if end == constellation.name)
+        starts.append(starts[-1] + own)
+    return starts
+
+
+def _isl_holds(
+    scenario: Scenario, fleets: Sequence[_Fleet], services: Services, start_s: float, end_s: float
+) -> list[Holds]:
+    """The links within each constellation, and between them."""
+    found = []
+    for number, fleet in enumerate(fleets):
+        policy = fleet.constellation.isl
+        view = IslView(fleet.track, fleet.track, policy, services.services[number].reach_m)
+        if policy.topology == "nearest-k":
+            own = nearest_holds(view, Pools(policy.k, policy.k), start_s, end_s, fleet.scan_s)
+        else:
+            own = _steady(view, _pairs(fleet, start_s), start_s, end_s, fleet.scan_s)
+        found.append(_isl(own, number, (fleet.first, fleet.first), (0, 0)))
+    by_name = {fleet.constellation.name: number for number, fleet in enumerate(fleets)}
+    for i, cross in enumerate(scenario.cross_isls):
+        number_a, number_b = (by_name[name] for name in cross.between)
+        a, b = fleets[number_a], fleets[number_b]
+        service = len(fleets) + i
+        view = IslView(a.track, b.track, cross, services.services[service].reach_m)
+        scan_s = min(a.scan_s, b.scan_s)
+        if cross.topology == "nearest-k":
+            own = nearest_holds(view, _pools(cross), start_s, end_s, scan_s)
+        else:
+            pairs = named_pairs(a.constellation.satellite_names, cross.pairs, b.constellation.satellite_names)
+            own = _steady(view, pairs, start_s, end_s, scan_s)
+        ports = tuple(_isl_port_starts(scenario, number)[i + 1] for number in (number_a, number_b))
+        found.append(_isl(own, service, (a.first, b.first), (ports[0], ports[1])))
+    return found
+
+
+def _pairs(fleet: _Fleet, start_s: float) -> IslPairs:
+    constellation = fleet.constellation
+    if constellation.isl.topology == "pairs":
+        return named_pairs(constellation.satellite_names, constellation.isl.pairs)
     if constellation.walker is not None:
         return walker_pairs(constellation.walker, constellation.isl.topology)
-    return element_set_pairs(ephemeris.r_teme_m[own, 0], ephemeris.v_teme_m_s[own, 0], constellation.isl.topology)
+    satellites = np.arange(fleet.track.n_satellite)
+    begin = fleet.track.at(satellites, np.full(len(satellites), start_s))
+    return element_set_pairs(begin.r_m, begin.v_m_s, constellation.isl.topology)
 
 
-def _check_isl_faults(scenario: Scenario, joined: set[frozenset[str]]) -> None:
+def _steady(view: IslView, pairs: IslPairs, start_s: float, end_s: float, scan_s: float) -> IslHolds:
+    """Links of fixed partners, while they are usable and acquired."""
+    usable = acquired(view.usable(pairs, start_s, end_s, scan_s), view.policy, start_s)
+    return IslHolds(
+        *(getattr(pairs, key)[usable.row] for key in ("a", "b", "port_a", "port_b")), usable.start_s, usable.end_s
+    )
+
+
+def _isl(own: IslHolds, service: int, first: tuple[int, int], ports: tuple[int, int]) -> Holds:
+    n = len(own.a)
+    return Holds(
+        own.a + first[0], own.b + first[1], np.full(n, int(LinkKind.ISL)), own.port_a + ports[0],
+        own.port_b + ports[1], np.full(n, service), own.start_s, own.end_s,
+    )  # fmt: skip
+
+
+def _gsl_holds(
+    scenario: Scenario, fleets: Sequence[_Fleet], sites: Sites, services: Services, start_s: float, end_s: float
+) -> Holds:
+    """The links between ground nodes and satellites."""
+    first_service = len(services.services) - len(scenario.grounds)
+    mask_deg = np.array([ground.min_elevation_deg for ground in scenario.grounds], np.float64)
+    reach_m = np.array([service.reach_m for service in services.services[first_service:]], np.float64)
+    n_satellite = sum(fleet.track.n_satellite for fleet in fleets)
+    n_isl_port, max_gsl = np.zeros(n_satellite, np.int64), np.zeros(n_satellite, np.int64)
+    views, parts = [], [Passes(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))]
+    for number, fleet in enumerate(fleets):
+        own = slice(fleet.first, fleet.first + fleet.track.n_satellite)
+        n_isl_port[own] = _isl_port_starts(scenario, number)[-1]
+        max_gsl[own] = fleet.constellation.max_gsl
+        views.append(GroundView(sites, fleet.track, mask_deg, reach_m))
+        if scenario.grounds and fleet.constellation.max_gsl:
+            seen = views[-1].passes(start_s, fleet.until_s, fleet.scan_s)
+            parts.append(Passes(seen.ground, seen.satellite + fleet.first, seen.rise_s, seen.set_s))
+    firsts = np.array([fleet.first for fleet in fleets])
+
+    def look(ground: IntArray, satellite: IntArray, t_s: FloatArray) -> Look:
+        owner = np.searchsorted(firsts, satellite, side="right") - 1
+        result = np.empty((4, len(ground)))
+        for number in np.unique(owner):
+            own = np.flatnonzero(owner == number)
+            one = views[number].look(ground[own], satellite[own] - firsts[number], t_s[own])
+            result[:, own] = one.azimuth_deg, one.elevation_deg, one.range_m, one.range_rate_m_s
+        return Look(*result)
+
+    passes = Passes(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Passes)))
+    won = handovers(passes, scenario.grounds, max_gsl.tolist(), look, start_s, end_s)
+    n = len(won.ground)
+    return Holds(
+        won.ground + n_satellite, won.satellite, np.full(n, int(LinkKind.GSL)), won.antenna,
+        n_isl_port[won.satellite] + won.gsl_port, won.ground + first_service, won.start_s, won.end_s,
+    )  # fmt: skip
+
+
+def _rank(names: Sequence[str]) -> IntArray:
+    """Where each name stands in the order of names."""
+    rank = np.empty(len(names), np.int64)
+    rank[np.argsort(np.array(names), kind="stable")] = np.arange(len(names))
+    return rank
+
+
+def _together(parts: Sequence[Holds], names: Sequence[str]) -> Holds:
+    """All parts as one, with names[a] < names[b]."""
+    every = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Holds)}
+    rank = _rank(names)
+    swapped = rank[every["a"]] > rank[every["b"]]
+    for one, other in (("a", "b"), ("port_a", "port_b")):
+        every[one], every[other] = (
+            np.where(swapped, every[other], every[one]), np.where(swapped, every[one], every[other]),
+        )  # fmt: skip
+    return Holds(**every)
+
+
+def _patches(holds: Holds, services: Services, names: Sequence[str]) -> Patches:
+    """The table of links, by the names of their ends and then by ports, and when each is patched."""
+    rank = _rank(names)
+    keys = np.stack((rank[holds.a], rank[holds.b], holds.port_a, holds.port_b, holds.service), axis=1)
+    _, kept, link = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    loss_ratio = np.array([service.loss_ratio for service in services.services], np.float64)
+    table = LinkTable(
+        *(getattr(holds, key)[kept] for key in ("a", "b", "kind", "port_a", "port_b")),
+        loss_ratio=loss_ratio[holds.service[kept]],
+    )
+    return Patches(table, holds.service[kept], link.reshape(-1), holds.start_s, holds.end_s)
+
+
+def _eclipses(fleets: Sequence[_Fleet], start_s: float, end_s: float) -> EclipseTable:
+    found = [(fleet.first, eclipses(fleet.track, start_s, end_s)) for fleet in fleets]
+    return EclipseTable(
+        satellite=np.concatenate([own.satellite + first for first, own in found]),
+        **{
+            f.name: np.concatenate([getattr(own, f.name) for _, own in found])
+            for f in fields(EclipseTable)
+            if f.name != "satellite"
+        },
+    )
+
+
+def _node_ends(fleets: Sequence[_Fleet], end_s: float) -> tuple[NodeEnd, ...]:
+    ends = [
+        NodeEnd(fleet.first + int(satellite), float(fleet.track.end_s[satellite]), fleet.track.reasons[satellite])
+        for fleet in fleets
+        for satellite in np.flatnonzero(fleet.track.end_s <= end_s)
+    ]
+    return tuple(sorted(ends, key=lambda end: (end.at_s, end.node)))
+
+
+def _warnings(scenario: Scenario, contacts: ContactTable, start_s: float, end_s: float) -> tuple[str, ...]:
+    """What the user should know before trusting this sky."""
+    lines = [*element_age_warnings(scenario)]
+    whole = (contacts.start_s > start_s) & (contacts.end_s < end_s)
+    lasted_s = (contacts.end_s - contacts.start_s)[whole]
+    n_short = int(np.sum(lasted_s < scenario.step_s))
+    if n_short:
+        lines.append(
+            f"step_s = {scenario.step_s:g}: {n_short} of {len(contacts.a)} contacts are shorter than a step, the "
+            f"shortest {lasted_s.min():.2f} s: the run may never see them; make step_s smaller, or leave them out"
+        )
+    return tuple(lines)
+
+
+def _check_isl_faults(scenario: Scenario, holds: Holds) -> None:
     """A fault on a link between two satellites needs that link to exist. Raises InputError."""
+    names = scenario.node_names
     satellites = frozenset(scenario.satellite_names)
-    for i, fault in enumerate(scenario.faults):
-        ends = frozenset(fault.ends)
-        if len(ends) == 2 and ends <= satellites and ends not in joined:
+    asked = [(i, f) for i, f in enumerate(scenario.faults) if len(f.ends) == 2 and frozenset(f.ends) <= satellites]
+    if not asked:
+        return
+    is_isl = holds.kind == LinkKind.ISL
+    joined = {frozenset((names[a], names[b])) for a, b in zip(holds.a[is_isl], holds.b[is_isl], strict=True)}
+    for i, fault in asked:
+        if frozenset(fault.ends) not in joined:
             neighbours = sorted(n for pair in joined if fault.ends[0] in pair for n in pair if n != fault.ends[0])
             raise InputError(
                 f"{scenario.label}: fault[{i}].target = {fault.target!r}: the topology has no link between these; "
                 f"{fault.ends[0]} is joined to {', '.join(neighbours) or 'none'}"
             )
-
-
-def _gsl_patches(scenario: Scenario, r_all_m: FloatArray, t_all_s: FloatArray) -> _Patches:
-    """The links between ground nodes and satellites."""
-    n_satellite, n_step = len(scenario.satellite_names), scenario.n_step
-    isl_ports = [c.isl_ports for c in scenario.constellations for _ in c.satellite_names]
-    max_gsl = [c.max_gsl for c in scenario.constellations for _ in c.satellite_names]
-    tables: list[PassTable] = []
-    for ground in scenario.grounds:
-        seen = look(ground.latitude_deg, ground.longitude_deg, ground.altitude_m, r_all_m)
-        tables.append(passes(seen.elevation_deg, ground.min_elevation_deg, t_all_s))
-    links = assign(tables, [ground.antennas for ground in scenario.grounds], max_gsl, n_step)
-
-    steps, ranges_m, elevations_deg = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0)]
-    for link in links:
-        ground = scenario.grounds[link.ground]
-        during = slice(link.first_step, link.end_step)
-        seen = look(ground.latitude_deg, ground.longitude_deg, ground.altitude_m, r_all_m[link.satellite, during])
-        steps.append(np.arange(link.first_step, link.end_step))
-        ranges_m.append(seen.range_m)
-        elevations_deg.append(seen.elevation_deg)
-    return _Patches(
-        a=np.array([n_satellite + link.ground for link in links], np.int64),
-        b=np.array([link.satellite for link in links], np.int64),
-        kind=np.full(len(links), LinkKind.GSL, np.int64),
-        port_a=np.array([link.antenna for link in links], np.int64),
-        port_b=np.array([isl_ports[link.satellite] + link.gsl_port for link in links], np.int64),
-        rate_bps=np.array([scenario.grounds[link.ground].rate_bps for link in links], np.int64),
-        loss_ratio=np.array([scenario.grounds[link.ground].loss_ratio for link in links], np.float64),
-        row_link=np.repeat(np.arange(len(links)), np.array([len(s) for s in steps[1:]], np.int64)),
-        row_step=np.concatenate(steps),
-        row_range_m=np.concatenate(ranges_m),
-        row_elevation_deg=np.concatenate(elevations_deg),
-    )
-
-
-def _in_order(parts: Sequence[_Patches], names: Sequence[str]) -> _Patches:
-    """All parts as one: names[a] < names[b], links by (a, b) as names and then by ports, each pair of ports once, none
-    that is never up; rows by step and link."""
-    a, b, kind, port_a, port_b, rate_bps = (
-        np.concatenate([getattr(part, key) for part in parts])
-        for key in ("a", "b", "kind", "port_a", "port_b", "rate_bps")
-    )
-    loss_ratio = np.concatenate([part.loss_ratio for part in parts])
-    before = np.cumsum([0, *(len(part.a) for part in parts[:-1])])
-    row_link = np.concatenate([part.row_link + start for part, start in zip(parts, before, strict=True)])
-    row_step = np.concatenate([part.row_step for part in parts])
-
-    rank = np.empty(len(names), np.int64)
-    rank[np.argsort(np.array(names), kind="stable")] = np.arange(len(names))
-    swapped: BoolArray = rank[a] > rank[b]
-    a, b = np.where(swapped, b, a), np.where(swapped, a, b)
-    port_a, port_b = np.where(swapped, port_b, port_a), np.where(swapped, port_a, port_b)
-
-    used = np.unique(row_link)
-    keys = np.stack((rank[a], rank[b], port_a, port_b), axis=1)[used]
-    _, kept, new_of_used = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    new_of_old = np.zeros(len(a), np.int64)
-    new_of_old[used] = new_of_used.reshape(-1)
-    chosen = used[kept]
-    row_link = new_of_old[row_link]
-    order = np.lexsort((row_link, row_step))
-    return _Patches(
-        a[chosen], b[chosen], kind[chosen], port_a[chosen], port_b[chosen], rate_bps[chosen], loss_ratio[chosen],
-        row_link[order], row_step[order],
-        np.concatenate([part.row_range_m for part in parts])[order],
-        np.concatenate([part.row_elevation_deg for part in parts])[order],
-    )  # fmt: skip

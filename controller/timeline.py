@@ -161,7 +161,7 @@ class BlockStore(Blocks, Protocol):
 class MemoryBlocks:
     """Blocks in memory."""
 
-    def __init__(self, block_steps: int) -> None:
+    def __init__(self, block_steps: int = 1) -> None:
         self.block_steps = block_steps
         self._blocks: list[Block] = []
 

@@ -1,17 +1,17 @@
-"""Inter-satellite links: who has a port towards whom, and when the line between them is usable.
+"""Inter-satellite links of fixed partners: who has a port towards whom.
 
 Ports of a satellite: isl0 fore and isl1 aft in its own plane; isl2 towards the next plane, isl3 towards the one before.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from controller.orbit.frames import WGS84_A_M
-from controller.scenario.link_model import IslPolicy, Topology
+from controller.scenario.link_model import Topology
 from controller.scenario.model import Walker
 from controller.timeline import BoolArray, FloatArray, IntArray
 
@@ -41,6 +41,27 @@ class IslPairs:
         return cls(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 2] == NEXT_PLANE)
 
 
+def named_pairs(
+    names: Sequence[str], pairs: Sequence[tuple[str, str]], others: Sequence[str] | None = None
+) -> IslPairs:
+    """The links that the scenario names, each satellite's ports in the order of its pairs.
+
+    `others` are the names of the second constellation where a pair joins two; else both ends are of the first.
+    """
+    of_a = {name: i for i, name in enumerate(names)}
+    of_b = of_a if others is None else {name: i for i, name in enumerate(others)}
+    used_a: Counter[int] = Counter()
+    used_b = used_a if others is None else Counter()
+    rows = []
+    for name_a, name_b in pairs:
+        a, b = of_a[name_a], of_b[name_b]
+        rows.append((a, b, used_a[a], used_b[b]))
+        used_a[a] += 1
+        used_b[b] += 1
+    table = np.array(rows, np.int64).reshape(-1, 4)
+    return IslPairs(*table.T, np.zeros(len(table), np.bool_))
+
+
 def walker_pairs(walker: Walker, topology: Topology) -> IslPairs:
     """The links of a Walker pattern.
 
@@ -49,7 +70,7 @@ def walker_pairs(walker: Walker, topology: Topology) -> IslPairs:
     of it as everywhere else. A star's first and last planes run against each other: that seam stays open.
     """
     grid = np.arange(walker.total).reshape(walker.planes, walker.slots)
-    if topology == "none":
+    if topology not in ("plus-grid", "ring"):
         return IslPairs.of([])
     rows = [row for plane in grid for row in _ring(plane)]
     if topology == "plus-grid":
@@ -66,7 +87,7 @@ def element_set_pairs(r_teme_m: FloatArray, v_teme_m_s: FloatArray, topology: To
     are in order of their argument of latitude, each joined to the next. Planes next to each other (less than 90° apart)
     are joined satellite by satellite, closest arguments of latitude first, each satellite at most once a side.
     """
-    if topology == "none" or len(r_teme_m) < 2:
+    if topology not in ("plus-grid", "ring") or len(r_teme_m) < 2:
         return IslPairs.of([])
     node_deg, latitude_argument_deg = _node_and_latitude_argument_deg(r_teme_m, v_teme_m_s)
     planes = _planes(node_deg, latitude_argument_deg)
@@ -131,33 +152,3 @@ def _matched(here: IntArray, there: IntArray, latitude_argument_deg: FloatArray)
             chosen.append((i, j))
     pairs = np.array(sorted(chosen), np.int64).reshape(-1, 2)
     return here[pairs[:, 0]], there[pairs[:, 1]]
-
-
-@dataclass(frozen=True)
-class IslGeometry:
-    """Pairs over time. Shapes: both (n_isl, n_t)."""
-
-    range_m: FloatArray
-    is_up: BoolArray
-
-
-def isl_geometry(pairs: IslPairs, policy: IslPolicy, r_m: FloatArray, latitude_deg: FloatArray) -> IslGeometry:
-    """How far the pairs are apart, and where the policy lets them be linked.
-
-    Shapes: r_m (n_sat, n_t, 3), latitude_deg (n_sat, n_t).
-
-    Line of sight: the point of the segment closest to the Earth's centre stays above grazing_altitude_m over a sphere
-    of WGS 84's equatorial radius. Cross-plane links are off while either end is above the latitude given.
-    """
-    a_m, across_m = r_m[pairs.a], r_m[pairs.b] - r_m[pairs.a]
-    square_m2 = np.einsum("ltx,ltx->lt", across_m, across_m)
-    projection_m2 = np.einsum("ltx,ltx->lt", a_m, across_m)
-    along = np.clip(-projection_m2 / square_m2, 0.0, 1.0)
-    closest_m2 = np.einsum("ltx,ltx->lt", a_m, a_m) + along * (2.0 * projection_m2 + along * square_m2)
-    range_m = np.sqrt(square_m2)
-    is_up = closest_m2 >= (WGS84_A_M + policy.grazing_altitude_m) ** 2
-    if policy.max_range_m is not None:
-        is_up &= range_m <= policy.max_range_m
-    highest_deg = np.maximum(np.abs(latitude_deg[pairs.a]), np.abs(latitude_deg[pairs.b]))
-    is_up &= ~(pairs.is_cross_plane[:, None] & (highest_deg > policy.cross_plane_max_latitude_deg))
-    return IslGeometry(range_m, is_up)
