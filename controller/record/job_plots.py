@@ -24,13 +24,12 @@ from controller.record.look import (
     axis,
     figure,
     shade_faults,
-    size,
     text,
     time_axis,
-    words,
 )
 from controller.record.model import JobRecord, WorkloadResult
 from controller.record.read import FaultWindow
+from controller.record.words import size, words
 
 STATE_COLOURS = {
     "WAITING_CONTACT": PALE,

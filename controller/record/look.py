@@ -95,27 +95,3 @@ def _plain(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def ms(value_us: float | None, digits: int = 2) -> str:
-    """Microseconds in words, as milliseconds."""
-    return "–" if value_us is None else f"{value_us / 1e3:.{digits}f} ms"
-
-
-def size(value_bytes: float) -> str:
-    """Bytes in words, in powers of ten."""
-    for unit in ("B", "kB", "MB"):
-        if abs(value_bytes) < 1000:
-            return f"{value_bytes:.0f} {unit}" if unit == "B" else f"{value_bytes:.3g} {unit}"
-        value_bytes /= 1000
-    return f"{value_bytes:.3g} GB"
-
-
-def count(number: int, noun: str) -> str:
-    """A number and its noun: "1 step", "300 steps"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def words(state: str) -> str:
-    """A state as people write it: "waiting contact"."""
-    return state.replace("_", " ").lower()

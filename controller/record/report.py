@@ -6,13 +6,13 @@ from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from controller.record.look import count, ms, size, words
 from controller.record.page import Head, Tile, page
 from controller.record.read import read_record
 from controller.record.recorder import write_text
 from controller.record.sections import SECTIONS, Run
 from controller.record.sky_series import until
 from controller.record.summary import compared, summarise
+from controller.record.words import count, ms, size, words
 from controller.timeline import Timeline
 
 REPORT = "report.html"

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from controller.orbit.frames import ecef_to_geodetic
 from controller.record.job_plots import comparison, job_timeline
-from controller.record.look import count, ms, plot_json, size, words
+from controller.record.look import plot_json
 from controller.record.loop_plots import loop_over_time
 from controller.record.map_plot import sky_map
 from controller.record.page import Section, folded, plot_slot, remark, table
@@ -21,6 +21,7 @@ from controller.record.rtt_plots import PAIRS_SHOWN, by_pair, error_distribution
 from controller.record.sky_plots import contact_gantt, links_over_time, sunlight
 from controller.record.sky_series import contact_spans, links_per_step, masked
 from controller.record.summary import last_states
+from controller.record.words import count, ms, size, words
 from controller.timeline import Timeline
 
 DIGEST_SHOWN = 10
