@@ -1,8 +1,8 @@
 """The run: timeline → faults → plan → shape → read back → record, one step after another, in real time.
 
 `Emulation` brings the nodes to life, joins them through the panel, and then applies each step at its deadline.
-Deadlines are computed from the start and never accumulated; a step that ends after the next one is due is an overrun,
-counted and recorded. Everything that it starts it also ends, in `close`.
+Deadlines are computed from the start and never accumulated, at the scenario's time scale; a step that ends after the
+next one is due is an overrun, counted and recorded. Everything that it starts it also ends, in `close`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from enum import StrEnum
-
-import numpy as np
 
 from controller.agents import AgentClient
 from controller.errors import SkyrackError
 from controller.fabric.choose import ShaperChoice, open_shaper
 from controller.fabric.panel import NodePorts, Panel
-from controller.fabric.plan import DARK, Shaper, ShapingPlan
-from controller.fabric.routes import HostRoutes, RouteChanges
+from controller.fabric.plan import Shaper
+from controller.fabric.routes import HostRoutes
 from controller.jobs.desk import GatewayJob, JobDesk
 from controller.logbook import Logbook
 from controller.narrator import Narrator
@@ -30,7 +29,7 @@ from controller.record.recorder import Recorder
 from controller.runs import RunPlace
 from controller.runtime.contract import NodeHandle, NodeSpec, Runtime
 from controller.scenario import Scenario
-from controller.schedule import NO_ROUTE, Commanded, Schedule, default_probe_pairs
+from controller.schedule import Change, Commanded, Pace, Schedule
 from controller.timeline import Role, Timeline
 
 AGENT_READY_S = 90.0
@@ -74,13 +73,13 @@ class Emulation:
         self.handles: list[NodeHandle] = []
         self.agents: dict[str, AgentClient] = {}
         self.probing: Probing | None = None
-        self.index_of = {node.name: index for index, node in enumerate(schedule.timeline.nodes)}
+        self.index_of = schedule.index_of
         self._panel: Panel | None = None
         self._shaper: Shaper | None = None
         self._routes: HostRoutes | None = None
         self._desk: JobDesk | None = None
         self._clean_up = AsyncExitStack()  # what `start` started, ended in reverse by `close`
-        self._started_mono_s = 0.0
+        self._pace: Pace | None = None  # from when the run has begun
         self._state = schedule.at(0)
         self._stop = asyncio.Event()
 
@@ -98,8 +97,8 @@ class Emulation:
 
     @property
     def t_s(self) -> float:
-        """Seconds since the scenario's epoch; 0 before the first step."""
-        return time.monotonic() - self._started_mono_s if self._started_mono_s else 0.0
+        """The sky's time: seconds since the scenario's epoch, those of the first step until the run begins."""
+        return self._state.t_s if self._pace is None else self._pace.t_s(time.monotonic())
 
     @property
     def desk(self) -> JobDesk:
@@ -113,8 +112,8 @@ class Emulation:
         self._stop.set()
 
     async def until(self, t_s: float) -> None:
-        """Wait for a moment of the run. Returns early when the run is stopped."""
-        remaining_s = t_s - self.t_s
+        """Wait for a moment of the sky's time. Returns early when the run is stopped."""
+        remaining_s = (t_s - self.t_s) / self.scenario.time_scale
         if remaining_s > 0:
             try:
                 await asyncio.wait_for(self._stop.wait(), remaining_s)
@@ -122,7 +121,10 @@ class Emulation:
                 return
 
     def blackout_of(self, node: str) -> str:
-        """The blackout that covers a node now, in words; empty if none does."""
+        """Why nothing reaches a node now, a blackout or the node's end, in words; empty if neither holds."""
+        for end in self.schedule.ended(self.t_s):
+            if self.timeline.nodes[end.node].name == node:
+                return f"{node} is down since t = {end.at_s:.0f} s: {end.reason}"
         for fault in self.schedule.faults.active(self.t_s):
             if fault.target == node:
                 return f"{node} is in blackout ({fault.mode}) until t = {fault.until_s:.0f} s"
@@ -165,29 +167,28 @@ class Emulation:
         self._clean_up.callback(self._shaper.close)
         self._routes = HostRoutes(panel)
         self._clean_up.callback(self._routes.close)
-        dark = ShapingPlan.dark(panel.n_port)
-        self._apply(self._state.shaping.changed_from(dark), self._route_changes(None, self._state))
+        self._apply(self.schedule.change(None, self._state))
         await self._meet_agents()
         gateways = {node.name: self.agents[node.name] for node in nodes if node.role is Role.GATEWAY}
         self._desk = JobDesk(gateways, self._on_job)
         self._clean_up.push_async_callback(self._desk.close)
         handles = {handle.spec.name: handle for handle in self.handles}
-        pairs = [(probe.a, probe.b) for probe in self.scenario.probes] or default_probe_pairs(self.timeline)
-        self.probing = Probing(self.schedule, pairs, handles, self._recorder)
+        self.probing = Probing(self.schedule, handles, self._recorder)
         self._clean_up.push_async_callback(asyncio.to_thread, self.probing.stop)
 
     async def run(self, hold: bool) -> None:
         """Apply every step at its time, until the timeline ends or a stop is asked for; with `hold`, until the stop."""
         if self.probing is None:
             raise SkyrackError("run() comes after start()")
-        self._started_mono_s = time.monotonic()
+        start_s = self._state.t_s
+        pace = self._pace = Pace(start_s, self.scenario.time_scale, time.monotonic())
         self.phase = Phase.RUNNING
-        self._recorder.event("run-started", 0.0, nodes=len(self.handles), ports=int(self.schedule.port_start[-1]))
+        self._recorder.event("run-started", start_s, nodes=len(self.handles), ports=int(self.schedule.port_start[-1]))
         self._logbook.step_changed(None, self._state)
-        self.probing.start(self._started_mono_s, self._state)
+        self.probing.start(pace, self._state)
         watch = asyncio.create_task(self._watch_nodes(), name="watch nodes")
         try:
-            await self._run_steps(hold)
+            await self._run_steps(pace, hold)
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
@@ -196,13 +197,13 @@ class Emulation:
             "run-ended", self.t_s, reason="stopped" if self._stop.is_set() else "the timeline has ended"
         )
 
-    async def _run_steps(self, hold: bool) -> None:
+    async def _run_steps(self, pace: Pace, hold: bool) -> None:
         """Every step at its time."""
         for step in range(1, self.schedule.n_step):
-            await self.until(step * self.timeline.step_s)
+            await self.until(float(self.timeline.t_s[step]))
             if self._stop.is_set():
                 break
-            self._step(step)
+            self._step(step, pace)
         else:
             if hold:
                 self.phase = Phase.HOLDING
@@ -225,48 +226,51 @@ class Emulation:
 
     # --- the step ---
 
-    def _step(self, step: int) -> None:
+    def _step(self, step: int, pace: Pace) -> None:
         """Make the fabric as one step commands, read it back, and write down how that went."""
         began_mono_s, began_cpu_s = time.monotonic(), time.thread_time()
         before, state = self._state, self.schedule.at(step)
-        shaping = state.shaping.changed_from(before.shaping)
-        routes = self._route_changes(before, state)
-        self._apply(shaping, routes)
-        self._state = state
-        if self.probing is not None:
-            self.probing.command(state)
+        change = self._command(state)
         drift = self._repair_drift() if step % READ_BACK_EVERY_STEPS == 0 else 0
         self._logbook.step_changed(before, state)
         ended_mono_s = time.monotonic()
-        due_mono_s = self._started_mono_s + step * self.timeline.step_s
-        self.overruns += ended_mono_s > due_mono_s + self.timeline.step_s
+        self.overruns += ended_mono_s > pace.mono_s(state.t_s + self.timeline.step_s)
         self._recorder.step(
             StepRecord(
                 step=step,
                 t_s=state.t_s,
-                late_ms=(began_mono_s - due_mono_s) * 1e3,
+                late_ms=(began_mono_s - pace.mono_s(state.t_s)) * 1e3,
                 took_ms=(ended_mono_s - began_mono_s) * 1e3,
                 cpu_ms=(time.thread_time() - began_cpu_s) * 1e3,
                 links_up=int(state.usable.sum()),
-                directions_changed=len(shaping),
-                routes_changed=len(routes),
+                directions_changed=change.n_direction,
+                routes_changed=change.n_route,
                 drift=drift,
             )
         )
 
-    def _apply(self, shaping: ShapingPlan, routes: RouteChanges) -> None:
-        """New and changed links first, then routes, then what goes dark: made before the old is broken."""
+    def _command(self, state: Commanded) -> Change:
+        """Make the fabric so; how it changed."""
+        change = self.schedule.change(self._state, state)
+        self._apply(change)
+        self._state = state
+        if self.probing is not None:
+            self.probing.command(state)
+        return change
+
+    def _apply(self, change: Change) -> None:
+        """New and changed links first, then routes, wave after wave, then what goes dark."""
         if self._shaper is None or self._routes is None:
             raise SkyrackError("the fabric is not up")
-        self._shaper.apply(shaping.only(shaping.peer != DARK))
-        self._routes.apply(routes)
-        self._shaper.apply(shaping.only(shaping.peer == DARK))
+        self._shaper.apply(change.made)
+        for wave in change.routes:
+            self._routes.apply(wave)
+        self._shaper.apply(change.broken)
 
-    def _route_changes(self, before: Commanded | None, state: Commanded) -> RouteChanges:
-        """The host routes that differ from those of the step before."""
-        previous = np.full_like(state.next_port, NO_ROUTE) if before is None else before.next_port
-        node, destination = np.nonzero(state.next_port != previous)
-        return RouteChanges(node, destination, state.next_port[node, destination])
+    def route_to(self, names: Iterable[str]) -> None:
+        """Have routes to these nodes too, at once and from now on. Before: the fabric is up."""
+        if self.schedule.add_destinations(names):
+            self._command(self.schedule.at(self._state.step))
 
     def _repair_drift(self) -> int:
         """Compare the kernel's state with what is commanded, command again what differs, and say how much did."""
@@ -277,6 +281,8 @@ class Emulation:
         return len(drifted)
 
     def _on_job(self, entry: GatewayJob) -> None:
+        spec = entry.job.spec
+        self.route_to([spec.on_node, *(item.at_node for item in spec.inputs)])
         self._logbook.job_changed(entry, self.cause_of_wait(entry), self.t_s)
 
     # --- parts of start ---

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from controller.fabric.probes import ProbePair, Prober, ProbeResult
 from controller.record.model import Sample
 from controller.record.recorder import Recorder
 from controller.runtime.contract import NodeHandle
-from controller.schedule import NO_ROUTE, Commanded, RoundTrips, Schedule
+from controller.schedule import NO_ROUTE, Commanded, Pace, RoundTrips, Schedule
 
 INTERVAL_S = 1.0
 TIMEOUT_S = 2.0
@@ -36,22 +36,21 @@ class Probing:
     def __init__(
         self,
         schedule: Schedule,
-        pairs: Sequence[tuple[str, str]],
         handles: Mapping[str, NodeHandle],
         recorder: Recorder,
     ) -> None:
-        self._schedule, self._pairs, self._recorder = schedule, pairs, recorder
-        index_of = {node.name: index for index, node in enumerate(schedule.timeline.nodes)}
+        self._schedule, self._pairs, self._recorder = schedule, schedule.probe_pairs, recorder
+        pairs, index_of = self._pairs, schedule.index_of
         ends = np.array([(index_of[a], index_of[b]) for a, b in pairs], np.int64).reshape(-1, 2)
         self._a, self._b = ends[:, 0], ends[:, 1]
         self._commands: deque[tuple[float, RoundTrips]] = deque(maxlen=COMMANDS_KEPT)
         self._newest: dict[int, Probed] = {}
-        self._started_mono_s = 0.0
+        self._pace = Pace(0.0, 1.0, 0.0)
         self._prober = Prober([_ends(handles[a], handles[b]) for a, b in pairs], INTERVAL_S, TIMEOUT_S, self._on_result)
 
-    def start(self, started_mono_s: float, state: Commanded) -> None:
-        """Probe from now on. `started_mono_s` is the run's t = 0."""
-        self._started_mono_s = started_mono_s
+    def start(self, pace: Pace, state: Commanded) -> None:
+        """Probe from now on, at the pace of the run."""
+        self._pace = pace
         self.command(state)
         self._prober.start()
 
@@ -77,7 +76,7 @@ class Probing:
         self._newest[result.pair] = Probed(a, b, commanded_rtt_us, result.rtt_us)
         self._recorder.sample(
             Sample(
-                t_s=result.sent_mono_s - self._started_mono_s,
+                t_s=self._pace.t_s(result.sent_mono_s),
                 kind="link" if hops == 1 else "path",
                 a=a,
                 b=b,

@@ -120,6 +120,7 @@ def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
     up = state.sky.link[state.usable]
     ends = np.concatenate([timeline.links.a[up], timeline.links.b[up]])
     links_up = np.bincount(ends, minlength=len(timeline.nodes))
+    illumination_ratio = np.nan_to_num(state.sky.illumination_ratio)  # a node that is down sees nothing
     now_utc = timeline.epoch_utc + datetime.timedelta(seconds=emulation.t_s)
     nodes = [
         controller_pb2.NodeStatus(
@@ -128,7 +129,7 @@ def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
             address=handle.spec.address,
             handle=handle.id,
             links_up=int(links_up[index]),
-            illumination_ratio=float(timeline.illumination_ratio[index, state.step]),
+            illumination_ratio=float(illumination_ratio[index]),
             blackout=emulation.blackout_of(node.name),
         )
         for index, (node, handle) in enumerate(zip(timeline.nodes, emulation.handles, strict=False))

@@ -1,134 +1,236 @@
-"""What a step commands under faults: which ports are patched, which routes stand, what round trips should take."""
+"""What a step commands under faults: which ports are patched, which routes stand, what round trips should take, and in
+which order one step becomes the next."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from controller import schedule as schedule_module
 from controller.fabric.plan import DARK
 from controller.faults import FaultSchedule
-from controller.planner import plan
 from controller.scenario import Source, parse_scenario
-from controller.schedule import NO_ROUTE, Schedule, default_probe_pairs
-from controller.timeline import Role, Timeline
+from controller.schedule import NO_ROUTE, Pace, Schedule, default_probe_pairs
+from controller.timeline import LinkKind, NodeEnd
+from tests.unit.hand_made import timeline as hand_made
 
+# The scenario of tests.unit.hand_made: six satellites in a ring, quito and nairobi below it.
 RING = """
 name = "ring"
 epoch = 2026-01-01T00:00:00Z
-duration_s = 30.0
+duration_s = 590.0
+step_s = 10.0
 
 [[constellation]]
-name = "sat"
-walker = { pattern = "star", total = 6, planes = 1, phasing = 0, altitude_m = 8_000_000, inclination_deg = 90.0 }
+name = "ring"
+walker = { pattern = "star", total = 6, planes = 1, phasing = 0, altitude_m = 780_000, inclination_deg = 0.0 }
 isl = { topology = "ring" }
 
 [[ground]]
 name = "quito"
 role = "gateway"
-latitude_deg = -0.18
-longitude_deg = -78.47
+latitude_deg = 0.0
+longitude_deg = -78.5
 
 [[ground]]
-name = "mumbai"
+name = "nairobi"
 role = "terminal"
-latitude_deg = 19.08
-longitude_deg = 72.88
+latitude_deg = 0.0
+longitude_deg = 36.8
 """
 FAULT = """
 [[fault]]
 kind = "blackout"
 target = "{target}"
-at_s = 10.0
-duration_s = 10.0
+at_s = {at_s}
+duration_s = 100.0
 """
+STEP_S = 10.0
+START_S = 7_200.0
+
+
+def schedule(
+    *targets: str,
+    start_s: float = 0.0,
+    at_s: float = 100.0,
+    node_ends: Sequence[NodeEnd] = (),
+    probe_pairs: Sequence[tuple[str, str]] = (),
+) -> Schedule:
+    """The schedule of the ring, with blackouts of these targets for 100 s from at_s."""
+    text = RING + "".join(FAULT.format(target=target, at_s=at_s) for target in targets)
+    sky = hand_made(step_s=STEP_S, start_s=start_s, node_ends=node_ends)
+    return Schedule.of(
+        sky, FaultSchedule.from_scenario(parse_scenario(Source("ring.toml", text, Path())), sky), probe_pairs
+    )
+
+
 BEFORE, DURING, AFTER = 9, 10, 20
-
-
-def schedule(text: str) -> Schedule:
-    """The schedule of a scenario's text."""
-
-    scenario = parse_scenario(Source("ring.toml", text, Path()))
-    timeline = plan(scenario)
-    return Schedule.of(timeline, FaultSchedule.from_scenario(scenario, timeline))
-
-
-def index_of(timeline: Timeline, name: str) -> int:
-    """Where a node stands."""
-    return [node.name for node in timeline.nodes].index(name)
 
 
 def rtt_us(of: Schedule, step: int, a: str, b: str) -> int:
     """The commanded round trip between two nodes."""
-    ends = (np.array([index_of(of.timeline, name)]) for name in (a, b))
+    ends = (np.array([of.index_of[name]]) for name in (a, b))
     return int(of.round_trips(of.at(step), *ends).rtt_us[0])
 
 
 def test_a_blackout_of_a_node_darkens_its_ports_for_its_time_only() -> None:
-    """From at_s until at_s + duration_s the gateway's port is dark; before and after it is patched."""
-    of = schedule(RING + FAULT.format(target="quito"))
-    port = int(of.port_start[index_of(of.timeline, "quito")])
+    """From at_s until at_s + duration_s the satellite's ports are dark; before and after they are patched."""
+    of = schedule("ring-p00s00")
+    port = int(of.port_start[of.index_of["ring-p00s00"]])
     peers = [int(of.at(step).shaping.peer[port]) for step in (BEFORE, DURING, AFTER - 1, AFTER)]
     assert [peer == DARK for peer in peers] == [False, True, True, False]
 
 
+def test_the_times_of_faults_count_from_the_epoch() -> None:
+    """A run that starts later meets a fault at the same instant of the sky, at another step."""
+    of = schedule("ring-p00s00", start_s=START_S, at_s=START_S + 50.0)
+    assert of.at(0).t_s == START_S
+    masked = [step for step in range(of.n_step) if not of.at(step).usable.all()]
+    assert masked == list(range(5, 15))
+
+
 def test_a_silent_blackout_leaves_the_node_its_routes_and_no_way() -> None:
-    """Nobody tells the nodes: the gateway still routes as the geometry has it, but no round trip is commanded."""
-    of = schedule(RING + FAULT.format(target="quito"))
-    quito, mumbai = index_of(of.timeline, "quito"), index_of(of.timeline, "mumbai")
+    """Nobody tells the nodes: what is cut off routes as the geometry has it, but no round trip is commanded."""
+    of = schedule("ring-p00s00")
+    satellite, other = of.index_of["ring-p00s00"], of.index_of["ring-p00s03"]
     before, during = of.at(BEFORE), of.at(DURING)
-    assert during.next_port[quito, mumbai] == before.next_port[quito, mumbai] != NO_ROUTE
-    assert rtt_us(of, BEFORE, "quito", "mumbai") > 0
-    assert rtt_us(of, DURING, "quito", "mumbai") == NO_ROUTE
-    assert rtt_us(of, AFTER, "quito", "mumbai") > 0
+    assert during.next_port[satellite, other] == before.next_port[satellite, other] != NO_ROUTE
+    assert rtt_us(of, BEFORE, "ring-p00s00", "ring-p00s03") > 0
+    assert rtt_us(of, DURING, "ring-p00s00", "ring-p00s03") == NO_ROUTE
+    assert rtt_us(of, AFTER, "ring-p00s00", "ring-p00s03") > 0
 
 
 def test_routes_go_around_a_link_in_blackout() -> None:
     """Where another path is left, it is taken while the link is dark: the long way round the ring."""
-    of = schedule(RING + FAULT.format(target="sat-p00s00~sat-p00s01"))
-    direct_us, around_us = (rtt_us(of, step, "sat-p00s00", "sat-p00s01") for step in (BEFORE, DURING))
+    of = schedule("ring-p00s00~ring-p00s01")
+    direct_us, around_us = (rtt_us(of, step, "ring-p00s00", "ring-p00s01") for step in (BEFORE, DURING))
     assert around_us == pytest.approx(5 * direct_us, rel=0.01)
 
 
 def test_both_directions_of_a_link_are_commanded_alike() -> None:
-    """Ports are patched in pairs, with one delay and rate both ways."""
-    shaping = schedule(RING).at(0).shaping
+    """Ports are patched in pairs, with one delay and rate both ways: the sky's, in whole bytes a second."""
+    of = schedule()
+    state = of.at(0)
+    shaping = state.shaping
     up = np.flatnonzero(shaping.peer != DARK)
-    assert len(up) == 2 * (6 + 2)
+    assert len(up) == 2 * len(state.sky.link)
     np.testing.assert_array_equal(shaping.peer[shaping.peer[up]], up)
     np.testing.assert_array_equal(shaping.delay_us[shaping.peer[up]], shaping.delay_us[up])
     np.testing.assert_array_equal(shaping.rate_bps[shaping.peer[up]], shaping.rate_bps[up])
+    assert set(shaping.rate_bps[up].tolist()) == set((state.sky.rate_bps // 8 * 8).tolist())
 
 
 def test_a_round_trip_is_the_sum_of_its_links_both_ways() -> None:
     """Between neighbours it is twice the link's delay, and of one hop."""
-    of = schedule(RING)
+    of = schedule()
     state, ends = of.at(0), (np.array([0]), np.array([1]))
-    link = next(
-        i for i, row in enumerate(state.sky.link) if {of.timeline.links.a[row], of.timeline.links.b[row]} == {0, 1}
-    )
+    links = of.timeline.links
+    row = next(i for i, link in enumerate(state.sky.link) if {links.a[link], links.b[link]} == {0, 1})
     trips = of.round_trips(state, *ends)
-    assert trips.rtt_us[0] == 2 * state.sky.delay_us[link]
+    assert trips.rtt_us[0] == 2 * state.sky.delay_us[row]
     assert trips.hops[0] == 1
 
 
 def test_default_probes_join_gateways_terminals_and_neighbours() -> None:
     """Without pairs in the scenario: gateways with each other, terminals with gateways, and lasting neighbours."""
-    timeline = schedule(RING).timeline
-    pairs = default_probe_pairs(timeline)
-    assert ("mumbai", "quito") in pairs
-    roles = {node.name: node.role for node in timeline.nodes}
-    neighbours = [pair for pair in pairs if all(roles[name] is Role.SATELLITE for name in pair)]
-    assert 1 <= len(neighbours) <= 4
+    pairs = default_probe_pairs(schedule().timeline)
+    assert ("nairobi", "quito") in pairs
+    neighbours = [pair for pair in pairs if pair[0].startswith("ring") and pair[1].startswith("ring")]
+    assert len(neighbours) == 4
 
 
-def test_the_same_scenario_commands_the_same() -> None:
-    """Two plans of one text agree in hash, ports and routes at every step."""
-    one, other = schedule(RING), schedule(RING)
-    assert one.timeline.content_hash == other.timeline.content_hash
-    assert one.timeline.epoch_utc == datetime(2026, 1, 1, tzinfo=UTC)
-    for step in range(one.n_step):
-        np.testing.assert_array_equal(one.at(step).next_port, other.at(step).next_port)
-        assert len(one.at(step).shaping.changed_from(other.at(step).shaping)) == 0
+def test_neighbours_that_part_are_not_probed() -> None:
+    """A contact between satellites that begins later or ends earlier than the run makes no pair."""
+    sky = schedule().timeline
+    is_isl = sky.contacts.kind == LinkKind.ISL
+    short = replace(sky.contacts, end_s=np.where(is_isl, sky.contacts.end_s - 1.0, sky.contacts.end_s))
+    assert default_probe_pairs(replace(sky, contacts=short)) == [("nairobi", "quito")]
+
+
+def test_what_was_asked_before_changes_no_answer() -> None:
+    """Steps in order, backwards and from a fresh schedule command the same routes, faults among them."""
+    one = schedule("quito", "ring-p00s02~ring-p00s03", "ring-p00s00")
+    forward = [one.at(step) for step in range(one.n_step)]
+    backward = [one.at(step) for step in reversed(range(one.n_step))][::-1]
+    for step, (first, second) in enumerate(zip(forward, backward, strict=True)):
+        np.testing.assert_array_equal(first.next_port, second.next_port)
+        assert len(first.shaping.changed_from(second.shaping)) == 0
+        if step % 7 == 0:
+            fresh = schedule("quito", "ring-p00s02~ring-p00s03", "ring-p00s00")
+            np.testing.assert_array_equal(fresh.at(step).next_port, first.next_port)
+
+
+def test_in_a_large_sky_routes_lead_to_those_that_somebody_talks_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit: to ground nodes and the ends of probes; to others from when they are asked for. Round trips to
+    nodes that no route leads to are those that they would have."""
+    everywhere = schedule()
+    assert everywhere.destinations.tolist() == list(range(8))
+    trips = everywhere.round_trips(everywhere.at(0), np.array([6, 0]), np.array([4, 4]))
+    monkeypatch.setattr(schedule_module, "ALL_TO_ALL_NODES", 7)
+    of = schedule(probe_pairs=[("quito", "ring-p00s02")])
+    before = of.at(0)
+    assert before.destinations.tolist() == [2, 6, 7]
+    assert before.next_port.shape == (8, 3)
+    np.testing.assert_array_equal(of.round_trips(before, np.array([6, 0]), np.array([4, 4])).rtt_us, trips.rtt_us)
+    assert of.add_destinations(["ring-p00s04", "", "nobody", "quito"])
+    assert not of.add_destinations(["ring-p00s04"])
+    after = of.at(0)
+    assert after.destinations.tolist() == [2, 6, 7, 4]
+    np.testing.assert_array_equal(after.next_port, everywhere.at(0).next_port[:, after.destinations])
+    change = of.change(before, after)
+    assert change.n_direction == 0
+    assert change.n_route == np.count_nonzero(after.next_port[:, 3] != NO_ROUTE) > 4
+    assert {int(node) for wave in change.routes for node in wave.destination} == {4}
+
+
+def applied(of: Schedule, steps: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Peers of all ports and routes of all pairs, after the changes from nothing through these steps."""
+    peer, port = np.full(int(of.port_start[-1]), DARK), np.full((8, 8), NO_ROUTE)
+    before = None
+    for step in steps:
+        state = of.at(step)
+        change = of.change(before, state)
+        assert not np.any(change.made.peer == DARK)
+        assert np.all(change.broken.peer == DARK)
+        for plan in (change.made, change.broken):
+            peer[plan.port] = plan.peer
+        for wave in change.routes:
+            port[wave.node, wave.destination] = wave.port
+        assert change.n_direction == len(change.made) + len(change.broken)
+        before = state
+    return peer, port
+
+
+@pytest.mark.parametrize("steps", [[0], [0, 9, 10], [0, 10, 20], list(range(0, 60, 3))])
+def test_changes_add_up_to_what_is_commanded(steps: list[int]) -> None:
+    """Step after step, what is made, routed and broken leaves the fabric as the last step commands."""
+    of = schedule("quito", "ring-p00s02~ring-p00s03")
+    peer, port = applied(of, steps)
+    last = of.at(steps[-1])
+    np.testing.assert_array_equal(peer, last.shaping.peer)
+    np.testing.assert_array_equal(port, last.next_port)
+
+
+def test_a_node_that_leaves_the_sky_is_ended_from_then_on() -> None:
+    """Its end is known at its instant, its ports are dark and nothing leads to it."""
+    end = NodeEnd(2, 95.0, "its orbit has decayed")
+    of = schedule(node_ends=[end])
+    assert of.ended(94.9) == ()
+    assert of.ended(95.0) == (end,)
+    state = of.at(10)
+    ports = slice(int(of.port_start[2]), int(of.port_start[3]))
+    assert np.all(state.shaping.peer[ports] == DARK)
+    assert np.all(state.next_port[:, 2] == NO_ROUTE)
+    assert np.all(of.at(9).shaping.peer[ports][:2] != DARK)
+
+
+def test_the_sky_keeps_its_pace() -> None:
+    """At a time scale of 10 a step of 10 s is due every second, from the sky's start on; and back."""
+    pace = Pace(start_s=START_S, time_scale=10.0, started_mono_s=500.0)
+    assert pace.mono_s(START_S + 20.0) == pytest.approx(502.0)
+    assert pace.t_s(502.0) == pytest.approx(START_S + 20.0)
+    assert Pace(0.0, 0.5, 0.0).mono_s(1.0) == pytest.approx(2.0)
