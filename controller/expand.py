@@ -13,7 +13,7 @@ from controller.links.whereabouts import Whereabouts
 from controller.orbit.frames import gmst_rad
 from controller.orbit.julian import julian_dates
 from controller.orbit.sun import ground_illumination_ratio, satellite_illumination_ratio, sun_mod_m
-from controller.timeline import Block, BoolArray, FloatArray, IntArray, LinkKind, LinkTable
+from controller.timeline import Block, BoolArray, Float32Array, FloatArray, IntArray, LinkKind, LinkTable
 
 LIGHT_M_S = 299_792_458.0
 """Speed of light in vacuum, exact (SI)."""
@@ -92,18 +92,18 @@ class Expansion:
 
         n_up = is_up.sum(axis=1)
         # All of them up, as in most blocks of a grid, needs no choosing.
-        rows = (lambda array: array.ravel()) if is_up.all() else (lambda array: array[is_up])
+        chosen = slice(None) if is_up.all() else np.flatnonzero(is_up)
         return Block(
             first_step=first,
             r_ecef_m=motion.r_m,
             illumination_ratio=self._illumination(t_s, motion.r_m),
             step_start=np.concatenate([[0], np.cumsum(n_up)]),
-            link=rows(np.broadcast_to(link.astype(np.int32), is_up.shape)),
-            range_m=rows(range_m),
-            range_rate_m_s=rows(range_rate_m_s).astype(np.float32),
-            delay_us=rows(delay_us(range_m)).astype(np.int32),
-            rate_bps=rows(rates_bps),
-            elevation_deg=rows(elevation_deg),
+            link=np.broadcast_to(link.astype(np.int32), is_up.shape).ravel()[chosen],
+            range_m=range_m.ravel()[chosen],
+            range_rate_m_s=range_rate_m_s.astype(np.float32).ravel()[chosen],
+            delay_us=delay_us(range_m).astype(np.int32).ravel()[chosen],
+            rate_bps=rates_bps.ravel()[chosen],
+            elevation_deg=elevation_deg.ravel()[chosen],
         )
 
     def _elevations_deg(
@@ -115,9 +115,10 @@ class Expansion:
         up = self.where.sites.stands(t_s).up[:, :, ground]
         towards = np.where(a >= n_satellite, 1.0, -1.0)
         sine = np.einsum("txl,txl->tl", away_m, up) * towards / range_m
-        return np.degrees(np.arcsin(np.clip(sine, -1.0, 1.0)))
+        elevation_deg: FloatArray = np.degrees(np.arcsin(np.clip(sine, -1.0, 1.0)))
+        return elevation_deg
 
-    def _illumination(self, t_s: FloatArray, r_ecef_m: FloatArray) -> FloatArray:
+    def _illumination(self, t_s: FloatArray, r_ecef_m: FloatArray) -> Float32Array:
         """How much of the Sun each node sees. Shapes: (n_t,), (n_t, 3, n_node) → (n_t, n_node)."""
         dates = julian_dates(self.epoch_utc, t_s)
         angle, sun_m = gmst_rad(dates), sun_mod_m(dates)
@@ -128,8 +129,9 @@ class Expansion:
         n_satellite = int(self.where.starts[-1])
         parts = [satellite_illumination_ratio(r_ecef_m[:, :, :n_satellite], sun_ecef_m)]
         if self.where.sites.grounds:
-            parts.append(ground_illumination_ratio(self.where.sites.stands(t_s).up, sun_ecef_m))
-        return np.concatenate(parts, axis=1).astype(np.float32)
+            of_ground = ground_illumination_ratio(self.where.sites.stands(t_s).up, sun_ecef_m)
+            parts.append(of_ground.astype(np.float32))
+        return np.concatenate(parts, axis=1)
 
 
 def _mask(n_t: int, n_link: int, column: IntArray, first: IntArray, end: IntArray) -> BoolArray:

@@ -6,12 +6,12 @@ is found first, on the geometry itself and to 10 ms; where everything is at each
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from controller.columns import joined, taken
 from controller.errors import InputError
 from controller.expand import Expansion, Patches
 from controller.links.contact_plan import Holds, contact_table
@@ -71,7 +71,7 @@ def survey(scenario: Scenario) -> Head:
 
 
 def plan(scenario: Scenario, store: BlockStore | None = None) -> Timeline:
-    """Everything that a run's sky commands. Blocks go into the store as they are computed, into memory if there is none.
+    """Everything that a run's sky commands. Blocks go into the store as they are computed; without one, into memory.
 
     Raises as `survey` does.
     """
@@ -167,8 +167,8 @@ def _isl_port_starts(scenario: Scenario, number: int) -> list[int]:
     starts = [0, constellation.isl_ports]
     for cross in scenario.cross_isls:
         pools = _pools(cross)
-        own = sum(pool for pool, end in zip((pools.a, pools.b), cross.between, strict=True) if end == constellation.name)
-        starts.append(starts[-1] + own)
+        ends = zip((pools.a, pools.b), cross.between, strict=True)
+        starts.append(starts[-1] + sum(pool for pool, end in ends if end == constellation.name))
     return starts
 
 
@@ -216,9 +216,8 @@ def _pairs(fleet: _Fleet, start_s: float) -> IslPairs:
 def _steady(view: IslView, pairs: IslPairs, start_s: float, end_s: float, scan_s: float) -> IslHolds:
     """Links of fixed partners, while they are usable and acquired."""
     usable = acquired(view.usable(pairs, start_s, end_s, scan_s), view.policy, start_s)
-    return IslHolds(
-        *(getattr(pairs, key)[usable.row] for key in ("a", "b", "port_a", "port_b")), usable.start_s, usable.end_s
-    )
+    own = taken(pairs, usable.row)
+    return IslHolds(own.a, own.b, own.port_a, own.port_b, usable.start_s, usable.end_s)
 
 
 def _isl(own: IslHolds, service: int, first: tuple[int, int], ports: tuple[int, int]) -> Holds:
@@ -238,7 +237,7 @@ def _gsl_holds(
     reach_m = np.array([service.reach_m for service in services.services[first_service:]], np.float64)
     n_satellite = sum(fleet.track.n_satellite for fleet in fleets)
     n_isl_port, max_gsl = np.zeros(n_satellite, np.int64), np.zeros(n_satellite, np.int64)
-    views, parts = [], [Passes(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))]
+    views, parts = [], [Passes.none()]
     for number, fleet in enumerate(fleets):
         own = slice(fleet.first, fleet.first + fleet.track.n_satellite)
         n_isl_port[own] = _isl_port_starts(scenario, number)[-1]
@@ -246,7 +245,7 @@ def _gsl_holds(
         views.append(GroundView(sites, fleet.track, mask_deg, reach_m))
         if scenario.grounds and fleet.constellation.max_gsl:
             seen = views[-1].passes(start_s, fleet.until_s, fleet.scan_s)
-            parts.append(Passes(seen.ground, seen.satellite + fleet.first, seen.rise_s, seen.set_s))
+            parts.append(replace(seen, satellite=seen.satellite + fleet.first))
     firsts = np.array([fleet.first for fleet in fleets])
 
     def look(ground: IntArray, satellite: IntArray, t_s: FloatArray) -> Look:
@@ -258,8 +257,7 @@ def _gsl_holds(
             result[:, own] = one.azimuth_deg, one.elevation_deg, one.range_m, one.range_rate_m_s
         return Look(*result)
 
-    passes = Passes(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Passes)))
-    won = handovers(passes, scenario.grounds, max_gsl.tolist(), look, start_s, end_s)
+    won = handovers(joined(parts), scenario.grounds, max_gsl.tolist(), look, start_s, end_s)
     n = len(won.ground)
     return Holds(
         won.ground + n_satellite, won.satellite, np.full(n, int(LinkKind.GSL)), won.antenna,
@@ -276,14 +274,16 @@ def _rank(names: Sequence[str]) -> IntArray:
 
 def _together(parts: Sequence[Holds], names: Sequence[str]) -> Holds:
     """All parts as one, with names[a] < names[b]."""
-    every = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Holds)}
+    every = joined(parts)
     rank = _rank(names)
-    swapped = rank[every["a"]] > rank[every["b"]]
-    for one, other in (("a", "b"), ("port_a", "port_b")):
-        every[one], every[other] = (
-            np.where(swapped, every[other], every[one]), np.where(swapped, every[one], every[other]),
-        )  # fmt: skip
-    return Holds(**every)
+    swapped = rank[every.a] > rank[every.b]
+    return replace(
+        every,
+        a=np.where(swapped, every.b, every.a),
+        b=np.where(swapped, every.a, every.b),
+        port_a=np.where(swapped, every.port_b, every.port_a),
+        port_b=np.where(swapped, every.port_a, every.port_b),
+    )
 
 
 def _patches(holds: Holds, services: Services, names: Sequence[str]) -> Patches:
@@ -292,23 +292,14 @@ def _patches(holds: Holds, services: Services, names: Sequence[str]) -> Patches:
     keys = np.stack((rank[holds.a], rank[holds.b], holds.port_a, holds.port_b, holds.service), axis=1)
     _, kept, link = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     loss_ratio = np.array([service.loss_ratio for service in services.services], np.float64)
-    table = LinkTable(
-        *(getattr(holds, key)[kept] for key in ("a", "b", "kind", "port_a", "port_b")),
-        loss_ratio=loss_ratio[holds.service[kept]],
-    )
-    return Patches(table, holds.service[kept], link.reshape(-1), holds.start_s, holds.end_s)
+    own = taken(holds, kept)
+    table = LinkTable(own.a, own.b, own.kind, own.port_a, own.port_b, loss_ratio[own.service])
+    return Patches(table, own.service, link.reshape(-1), holds.start_s, holds.end_s)
 
 
 def _eclipses(fleets: Sequence[_Fleet], start_s: float, end_s: float) -> EclipseTable:
     found = [(fleet.first, eclipses(fleet.track, start_s, end_s)) for fleet in fleets]
-    return EclipseTable(
-        satellite=np.concatenate([own.satellite + first for first, own in found]),
-        **{
-            f.name: np.concatenate([getattr(own, f.name) for _, own in found])
-            for f in fields(EclipseTable)
-            if f.name != "satellite"
-        },
-    )
+    return joined([replace(own, satellite=own.satellite + first) for first, own in found])
 
 
 def _node_ends(fleets: Sequence[_Fleet], end_s: float) -> tuple[NodeEnd, ...]:

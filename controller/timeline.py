@@ -1,7 +1,7 @@
 """The sky of a run as arrays: computed whole before the start, hashed, and only applied afterwards.
 
-A timeline has a head (nodes, links, contacts, eclipses) that is as small as what happens in it, and blocks, stretches of
-steps that hold where everything is. Blocks come from memory or from a file, so a timeline may be longer than memory.
+A timeline has a head (nodes, links, contacts, eclipses) that is as small as what happens in it, and blocks, stretches
+of steps that hold where everything is. Blocks come from memory or from a file, so a timeline may be longer than memory.
 """
 
 from __future__ import annotations
@@ -287,7 +287,7 @@ class ContentHash:
             np.nan_to_num(np.rint(block.illumination_ratio * 1e3), nan=-1.0).astype("<i2"),
         )
         for digest, array in zip(self._streams, streams, strict=True):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
 
     def text(self) -> str:
         """The name of what was taken in so far."""

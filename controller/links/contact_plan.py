@@ -115,7 +115,9 @@ def _worth(
     rates_bps = services.clear_sky_bps(service, range_m)
     volume_bytes = np.trapezoid(rates_bps, axis=0) / (_SAMPLES - 1) * (times_s[:, 1] - times_s[:, 0]) / 8.0
     nearest = _refined(range_m, grid_s, lambda at_s: seen(at_s)[1], sign=-1.0)
-    highest = _refined(elevation_deg, grid_s, lambda at_s: seen(at_s)[0], sign=1.0) if is_gsl.any() else elevation_deg[0]
+    highest = (
+        _refined(elevation_deg, grid_s, lambda at_s: seen(at_s)[0], sign=1.0) if is_gsl.any() else elevation_deg[0]
+    )
     return np.stack((highest, nearest, np.max(np.abs(range_rate_m_s), axis=0), volume_bytes), axis=1)
 
 
@@ -134,4 +136,5 @@ def _refined(
         grid_s = np.linspace(low_s, high_s, _REFINED)
         values = evaluate(grid_s)
     best = np.argmax(np.nan_to_num(sign * values, nan=-np.inf), axis=0)
-    return values[best, columns]
+    chosen: FloatArray = values[best, columns]
+    return chosen

@@ -11,6 +11,7 @@ import heapq
 from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -116,7 +117,7 @@ def _stations(passes: Passes, grounds: Sequence[Ground]) -> list[_Station]:
         _Station(
             ground, rows, passes.rise_s[rows], passes.set_s[rows], passes.satellite[rows], [*range(ground.antennas)]
         )
-        for ground, rows in zip(grounds, (order[a:b] for a, b in zip(bounds, bounds[1:], strict=False)), strict=True)
+        for ground, rows in zip(grounds, (order[a:b] for a, b in pairwise(bounds)), strict=True)
     ]
 
 

@@ -59,7 +59,7 @@ def named_pairs(
         used_a[a] += 1
         used_b[b] += 1
     table = np.array(rows, np.int64).reshape(-1, 4)
-    return IslPairs(*table.T, np.zeros(len(table), np.bool_))
+    return IslPairs(table[:, 0], table[:, 1], table[:, 2], table[:, 3], np.zeros(len(table), np.bool_))
 
 
 def walker_pairs(walker: Walker, topology: Topology) -> IslPairs:

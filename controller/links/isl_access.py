@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from controller.columns import joined, taken
 from controller.links.isl import IslPairs
 from controller.orbit.crossings import Spans, spans
 from controller.orbit.frames import WGS84_A_M, ecef_to_geodetic
@@ -38,12 +39,15 @@ class IslView:
         t_s = np.linspace(start_s, end_s, n_scan)
         a, b = self.track_a.teme(t_s), self.track_b.teme(t_s)
         at_once = max(1, _SCAN_CELLS // n_scan)
-        parts = []
+        parts = [Spans(np.empty(0, np.int64), np.empty(0), np.empty(0))]
         for first in range(0, len(pairs.a), at_once):
             own = slice(first, first + at_once)
+            of_a, of_b = pairs.a[own], pairs.b[own]
             samples = self._margin(
-                *(m[:, :, pairs.a[own]].transpose(1, 0, 2) for m in (a.r_m, a.v_m_s)),
-                *(m[:, :, pairs.b[own]].transpose(1, 0, 2) for m in (b.r_m, b.v_m_s)),
+                a.r_m[:, :, of_a].transpose(1, 0, 2),
+                a.v_m_s[:, :, of_a].transpose(1, 0, 2),
+                b.r_m[:, :, of_b].transpose(1, 0, 2),
+                b.v_m_s[:, :, of_b].transpose(1, 0, 2),
                 pairs.is_cross_plane[own],
             )
 
@@ -52,8 +56,7 @@ class IslView:
 
             found = spans(margin, samples, t_s)
             parts.append(Spans(first + found.row, found.start_s, found.end_s))
-        parts.append(Spans(np.empty(0, np.int64), np.empty(0), np.empty(0)))
-        return Spans(*(np.concatenate([getattr(p, key) for p in parts]) for key in ("row", "start_s", "end_s")))
+        return joined(parts)
 
     def _margin(
         self, r_a_m: FloatArray, v_a_m_s: FloatArray, r_b_m: FloatArray, v_b_m_s: FloatArray, is_cross_plane: BoolArray
@@ -94,4 +97,4 @@ def acquired(usable: Spans, policy: IslPolicy, start_s: float) -> Spans:
     """What is left of intervals when a new pairing first takes its time. One that is up at start_s has had it."""
     begins_s = np.where(usable.start_s > start_s, usable.start_s + policy.acquisition_s, usable.start_s)
     left = Spans(usable.row, begins_s, usable.end_s)
-    return left.only(left.end_s > left.start_s)
+    return taken(left, left.end_s > left.start_s)

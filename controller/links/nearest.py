@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial import cKDTree
 
+from controller.columns import taken
 from controller.links.isl import IslPairs
 from controller.links.isl_access import IslView, acquired
 from controller.orbit.crossings import Spans
@@ -24,7 +25,7 @@ class Pools:
 
 @dataclass(frozen=True)
 class IslHolds:
-    """Satellites joined through the same ports all the while. Shapes: all (n_hold,). Ports count from 0 in each pool."""
+    """Satellites joined through the same ports all the while. Shapes: all (n_hold,). Ports count from 0 in a pool."""
 
     a: IntArray
     b: IntArray
@@ -107,7 +108,8 @@ def _with_ports(assigned: list[tuple[int, int, float, float]], is_one: bool) -> 
         for a, b, since_s, until_s in assigned
     ]
     table = np.array(rows, np.float64).reshape(-1, 6)
-    return IslHolds(*table[:, :4].T.astype(np.int64), table[:, 4], table[:, 5])
+    a, b, port_a, port_b = table[:, :4].T.astype(np.int64)
+    return IslHolds(a, b, port_a, port_b, table[:, 4], table[:, 5])
 
 
 def _usable_parts(view: IslView, paired: IslHolds, start_s: float, scan_s: float) -> IslHolds:
@@ -127,7 +129,5 @@ def _usable_parts(view: IslView, paired: IslHolds, start_s: float, scan_s: float
         np.maximum(paired.start_s[hold], usable.start_s[span]),
         np.minimum(paired.end_s[hold], usable.end_s[span]),
     )
-    left = acquired(meet.only(meet.end_s > meet.start_s), view.policy, start_s)
-    return IslHolds(
-        *(getattr(paired, key)[left.row] for key in ("a", "b", "port_a", "port_b")), left.start_s, left.end_s
-    )
+    left = acquired(taken(meet, meet.end_s > meet.start_s), view.policy, start_s)
+    return replace(taken(paired, left.row), start_s=left.start_s, end_s=left.end_s)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from controller.columns import joined, taken
 from controller.links.sites import Sites
 from controller.orbit.crossings import Spans, spans
 from controller.orbit.track import Motion, Track
-from controller.timeline import BoolArray, FloatArray, IntArray
+from controller.timeline import FloatArray, IntArray
 
 # Of a ground node, scanned against all satellites at once: as many pairs and instants as stay near the processor.
 _SCAN_CELLS = 500_000
@@ -26,9 +27,10 @@ class Passes:
     rise_s: FloatArray  # the start of the scan where the satellite is up already
     set_s: FloatArray  # the end of the scan where it stays up
 
-    def only(self, which: BoolArray | IntArray) -> Passes:
-        """Some of them."""
-        return Passes(self.ground[which], self.satellite[which], self.rise_s[which], self.set_s[which])
+    @classmethod
+    def none(cls) -> Passes:
+        """A table without rows."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,7 @@ class GroundView:
                 return self._margin(first + row // n_satellite, row % n_satellite, at_s)
 
             found.append(self._of_rows(spans(margin, samples, t_s), first))
-        empty = np.empty(0, np.int64)
-        passes = [*found, Passes(empty, empty, np.empty(0), np.empty(0))]
-        together = Passes(
-            np.concatenate([p.ground for p in passes]),
-            np.concatenate([p.satellite for p in passes]),
-            np.concatenate([p.rise_s for p in passes]),
-            np.concatenate([p.set_s for p in passes]),
-        )
-        return self._above_horizons(together)
+        return self._above_horizons(joined([Passes.none(), *found]))
 
     def _of_rows(self, found: Spans, first: int) -> Passes:
         ground, satellite = np.divmod(found.row, self.track.n_satellite)
@@ -111,7 +105,8 @@ class GroundView:
         height_m -= np.sin(np.radians(self.mask_deg[own]))[:, None]
         if np.isfinite(self.reach_m[own]).any():
             np.minimum(height_m, (self.reach_m[own][:, None] - range_m) / _REACH_SCALE_M, out=height_m)
-        return height_m.reshape(len(height_m), -1)
+        margins: FloatArray = height_m.reshape(len(height_m), -1)
+        return margins
 
     def _margin(self, ground: IntArray, satellite: IntArray, t_s: FloatArray) -> FloatArray:
         """The sine of the elevation above that of the mask, or what is left of the reach if that is less."""
@@ -119,7 +114,8 @@ class GroundView:
         away_m = there_m - stand.r_m
         range_m = np.linalg.norm(away_m, axis=-1)
         above = np.sum(away_m * stand.up, axis=-1) / range_m - np.sin(np.radians(self.mask_deg[ground]))
-        return np.minimum(above, (self.reach_m[ground] - range_m) / _REACH_SCALE_M)
+        margin: FloatArray = np.minimum(above, (self.reach_m[ground] - range_m) / _REACH_SCALE_M)
+        return margin
 
     def _above_horizons(self, passes: Passes) -> Passes:
         """The parts of passes that are above their ground nodes' horizon profiles; the same where there are none."""
@@ -128,7 +124,7 @@ class GroundView:
         mine = has_profile[passes.ground]
         if not mine.any():
             return passes
-        whole, cut = passes.only(~mine), passes.only(mine)
+        whole, cut = taken(passes, ~mine), taken(passes, mine)
 
         def margin(row: IntArray, at_s: FloatArray) -> FloatArray:
             seen = self.look(cut.ground[row], cut.satellite[row], at_s)
@@ -142,8 +138,6 @@ class GroundView:
         times_s = np.linspace(cut.rise_s, cut.set_s, _PROFILE_SAMPLES)
         rows = np.tile(np.arange(len(cut.ground)), _PROFILE_SAMPLES)
         left = spans(margin, margin(rows, times_s.ravel()).reshape(times_s.shape), times_s)
-        parts = (whole, Passes(cut.ground[left.row], cut.satellite[left.row], left.start_s, left.end_s))
-        together = Passes(
-            *(np.concatenate([getattr(p, key) for p in parts]) for key in ("ground", "satellite", "rise_s", "set_s"))
-        )
-        return together.only(np.lexsort((together.rise_s, together.satellite, together.ground)))
+        parts = Passes(cut.ground[left.row], cut.satellite[left.row], left.start_s, left.end_s)
+        together = joined([whole, parts])
+        return taken(together, np.lexsort((together.rise_s, together.satellite, together.ground)))

@@ -35,10 +35,6 @@ class Spans:
     start_s: FloatArray
     end_s: FloatArray
 
-    def only(self, which: BoolArray) -> Spans:
-        """Some of them. Shape: which (n_span,)."""
-        return Spans(self.row[which], self.start_s[which], self.end_s[which])
-
 
 def spans(margin: Margin, samples: FloatArray, t_s: FloatArray) -> Spans:
     """The intervals in which rows have a margin of zero or more, within 0.1 ms.
@@ -46,20 +42,23 @@ def spans(margin: Margin, samples: FloatArray, t_s: FloatArray) -> Spans:
     Shapes: samples (n_t, n_row) of the margin at t_s, (n_t,) for all rows or (n_t, n_row) for each its own. Intervals
     that reach beyond the samples end with them.
     """
-    values = np.where(np.isnan(samples), _NEGATIVE, samples)
     times = t_s[:, None] if t_s.ndim == 1 else t_s
-    n_row = values.shape[1]
+    n_row = samples.shape[1]
+
+    def value(sample: IntArray, row: IntArray) -> FloatArray:
+        return _negative_for_nan(samples[sample, row])
 
     def at(sample: IntArray, row: IntArray) -> FloatArray:
-        return times[sample, row if times.shape[1] > 1 else 0]
+        instants: FloatArray = times[sample, row if times.shape[1] > 1 else 0]
+        return instants
 
-    is_in = values >= 0.0
+    is_in = samples >= 0.0
     sample, row = np.nonzero(is_in[1:] != is_in[:-1])
-    turn_row, turn_s, turn_value, turn_sample = _turns(margin, values, is_in, at)
+    turn_row, turn_s, turn_value, turn_sample = _turns(margin, samples, is_in, at)
     brackets = [
-        (row, at(sample, row), at(sample + 1, row), values[sample, row], values[sample + 1, row]),
-        (turn_row, at(turn_sample - 1, turn_row), turn_s, values[turn_sample - 1, turn_row], turn_value),
-        (turn_row, turn_s, at(turn_sample + 1, turn_row), turn_value, values[turn_sample + 1, turn_row]),
+        (row, at(sample, row), at(sample + 1, row), value(sample, row), value(sample + 1, row)),
+        (turn_row, at(turn_sample - 1, turn_row), turn_s, value(turn_sample - 1, turn_row), turn_value),
+        (turn_row, turn_s, at(turn_sample + 1, turn_row), turn_value, value(turn_sample + 1, turn_row)),
     ]
     rows, left_s, right_s, left, right = (np.concatenate(parts) for parts in zip(*brackets, strict=True))
     # A turn found beside a crossing of the samples may leave a bracket without a change of sign.
@@ -69,7 +68,7 @@ def spans(margin: Margin, samples: FloatArray, t_s: FloatArray) -> Spans:
 
     every = np.arange(n_row)
     opening, closing = is_in[0], is_in[-1]
-    last = np.full(n_row, len(values) - 1)
+    last = np.full(n_row, len(samples) - 1)
     start_row = np.concatenate((every[opening], rows[left < 0.0]))
     start_s = np.concatenate((at(np.zeros_like(every), every)[opening], instant_s[left < 0.0]))
     end_row = np.concatenate((rows[left >= 0.0], every[closing]))
@@ -79,24 +78,21 @@ def spans(margin: Margin, samples: FloatArray, t_s: FloatArray) -> Spans:
 
 
 def _turns(
-    margin: Margin, values: FloatArray, is_in: BoolArray, at: Callable[[IntArray, IntArray], FloatArray]
+    margin: Margin, samples: FloatArray, is_in: BoolArray, at: Callable[[IntArray, IntArray], FloatArray]
 ) -> tuple[IntArray, FloatArray, FloatArray, IntArray]:
     """Turning points of the other sign than the three samples about them: row, instant, value, middle sample."""
-    before, here, after = values[:-2], values[1:-1], values[2:]
-    bend = before + after - 2.0 * here
-    sign = np.where(is_in[1:-1], -1.0, 1.0)  # looks for a peak outside, for a dip inside
+    grows = samples[1:] > samples[:-1]
     alike = (is_in[:-2] == is_in[1:-1]) & (is_in[2:] == is_in[1:-1])
-    near = alike & (sign * bend < 0.0) & (sign * (here - before) >= 0.0) & (sign * (here - after) >= 0.0)
-    sample, row = np.nonzero(near)
-    if not len(row):
-        return row, np.empty(0), np.empty(0), sample
-    s, h, b = sign[sample, row], here[sample, row], bend[sample, row]
-    slope = (after[sample, row] - before[sample, row]) / 2.0
-    vertex = h - slope**2 / (2.0 * b)
-    close = s * vertex + _TURN_SLACK_RATIO * np.abs(b) >= 0.0
+    # Outside a peak is looked for, inside a dip.
+    sample, row = np.nonzero(alike & (grows[:-1] != grows[1:]) & (grows[:-1] != is_in[1:-1]))
+    s = np.where(is_in[sample + 1, row], -1.0, 1.0)
+    before, here, after = (_negative_for_nan(samples[sample + i, row]) for i in range(3))
+    bend = before + after - 2.0 * here
+    vertex = here - np.divide((after - before) ** 2, 8.0 * bend, out=np.zeros_like(bend), where=bend != 0.0)
+    close = s * vertex + _TURN_SLACK_RATIO * np.abs(bend) >= 0.0
     sample, row, s = sample[close] + 1, row[close], s[close]
     low_s, high_s = at(sample - 1, row), at(sample + 1, row)
-    best_s, best = at(sample, row), values[sample, row]
+    best_s, best = at(sample, row), samples[sample, row]
     for _ in range(_TURN_ROUNDS):
         grid_s = np.linspace(low_s, high_s, _TURN_SAMPLES)
         tried = _evaluated(margin, np.tile(row, _TURN_SAMPLES), grid_s.ravel()).reshape(grid_s.shape)
@@ -109,9 +105,12 @@ def _turns(
     return row[turned], best_s[turned], best[turned], sample[turned]
 
 
-def _evaluated(margin: Margin, row: IntArray, t_s: FloatArray) -> FloatArray:
-    values = margin(row, t_s)
+def _negative_for_nan(values: FloatArray) -> FloatArray:
     return np.where(np.isnan(values), _NEGATIVE, values)
+
+
+def _evaluated(margin: Margin, row: IntArray, t_s: FloatArray) -> FloatArray:
+    return _negative_for_nan(margin(row, t_s))
 
 
 def _roots(

@@ -76,7 +76,7 @@ class Track:
     @property
     def n_satellite(self) -> int:
         """How many satellites there are."""
-        return self.r_teme_m.shape[2]
+        return int(self.r_teme_m.shape[2])
 
     def teme(self, t_s: FloatArray) -> Motion:
         """All satellites at increasing instants (n_t,), inertial."""
@@ -140,19 +140,19 @@ class Track:
 def track(names: Sequence[str], orbits: Sequence[Orbit], epoch_utc: datetime, start_s: float, end_s: float) -> Track:
     """Satellites from start_s to end_s after the epoch.
 
-    Raises InputError with the satellite's name and the meaning, where SGP4 has no position to give at start_s: a decayed
-    satellite, or elements that no orbit has. One that decays later has an end.
+    Raises InputError with the satellite's name and the meaning, where SGP4 has no position to give at start_s: a
+    decayed satellite, or elements that no orbit has. One that decays later has an end.
     """
     knot_step_s = min(_KNOT_MAX_S, _KNOT_ANGLE_RAD / fastest_rad_s(orbits))
     first_knot_s = start_s - _BEFORE * knot_step_s
     n_knot = int(np.ceil((end_s - start_s) / knot_step_s)) + _STENCIL
-    knot_s = first_knot_s + knot_step_s * np.arange(n_knot)
+    knot_s = first_knot_s + knot_step_s * np.arange(n_knot, dtype=np.float64)
     error, r_m, _ = states(orbits, julian_dates(epoch_utc, knot_s))
     r_teme_m = np.ascontiguousarray(r_m.transpose(1, 2, 0))
     ends_s, reasons = np.full(len(orbits), np.inf), [""] * len(orbits)
     failing = np.flatnonzero((error != 0).any(axis=1))
     lost: list[str] = []
-    for satellite in failing:
+    for satellite in failing.tolist():
         one = [orbits[satellite]]
         ends_s[satellite], code = _end(one, epoch_utc, start_s, knot_s[error[satellite] != 0])
         at = (epoch_utc + timedelta(seconds=float(ends_s[satellite]))).strftime("%Y-%m-%dT%H:%M:%SZ")
