@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from controller.scenario.fields import LossRatio, RateBps, Table
 
@@ -62,6 +63,37 @@ class IslPolicy(Table):
     acquisition_s: float = Field(default=0.0, ge=0.0, le=3_600.0)  # before a new pairing carries data
     max_slew_deg_s: float | None = Field(default=None, gt=0.0)  # how fast a terminal can follow; None: any
 
+    _OF_ONE_TOPOLOGY: ClassVar[dict[str, Topology]] = {
+        "k": "nearest-k", "reassign_s": "nearest-k", "serves": "nearest-k", "pairs": "pairs",
+    }  # fmt: skip
+
+    @field_validator("pairs")
+    @classmethod
+    def _each_pair_once(cls, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        counts = Counter(frozenset(pair) for pair in pairs)
+        for pair in pairs:
+            if pair[0] == pair[1]:
+                raise PydanticCustomError("pairs", "{name} is paired with itself", {"name": repr(pair[0])})
+            if counts[frozenset(pair)] > 1:
+                raise PydanticCustomError(
+                    "pairs", "{a} and {b} are a pair twice", {"a": repr(pair[0]), "b": repr(pair[1])}
+                )
+        return pairs
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        if self.topology == "pairs" and not self.pairs:
+            raise PydanticCustomError("pairs", 'topology "pairs" needs pairs, a list of [satellite, satellite]')
+        for key, topology in self._OF_ONE_TOPOLOGY.items():
+            if key in self.model_fields_set and self.topology != topology:
+                raise PydanticCustomError(
+                    "topology", '{key} is of topology "{right}", not of "{topology}": change one of the two',
+                    {"key": key, "right": topology, "topology": self.topology},
+                )  # fmt: skip
+        if self.optical is not None and self.radio is not None:
+            raise PydanticCustomError("budget", "has an optical and a radio budget: leave one out")
+        return self
+
 
 def isl_ports_needed(policy: IslPolicy) -> int:
     """How many ports the busiest satellite of a topology uses."""
@@ -84,3 +116,10 @@ class CrossIsl(IslPolicy):
     between: tuple[str, str] = Field(strict=False)  # names of constellations
     k: int = Field(default=1, ge=1, le=16)  # links a satellite of the first seeks
     serves: int = Field(default=4, ge=1, le=64)  # links a satellite of the second serves
+
+    @field_validator("between")
+    @classmethod
+    def _two_constellations(cls, between: tuple[str, str]) -> tuple[str, str]:
+        if between[0] == between[1]:
+            raise PydanticCustomError("between", "must name two constellations; links within one are its isl")
+        return between

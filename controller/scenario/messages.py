@@ -36,7 +36,7 @@ def _lines(detail: ErrorDetails, root: type[BaseModel]) -> list[str]:
         return [f"{path}: unknown key{_suggestion(str(loc[-1]), list(_fields(root, loc[:-1])))}"]
     if kind == "missing":
         return [f"{path}: missing; it is required"]
-    if kind == "tle_lines":
+    if kind == "element_sets":
         return [f"{path}: {line}" for line in context["lines"]]
     shown = "" if isinstance(detail["input"], dict | list) else f" = {_show(detail['input'])}"
     if kind in _BOUNDS:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from pathlib import Path
+from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
+    AfterValidator,
     Field,
     PrivateAttr,
     ValidationInfo,
@@ -21,12 +22,16 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from controller.scenario.element_file import ElementFile, ElementFileKey
 from controller.scenario.fields import LossRatio, RateBps, Slug, Table
 from controller.scenario.link_model import CrossIsl, IslPolicy, RadioBudget, Rain, isl_ports_needed
-from controller.scenario.tle import TleError, TleSet, parse_tle
+from controller.scenario.omm import OmmSet
+from controller.scenario.tle import TleSet
 
 EPOCH_YEARS = (1957, 2056)  # what the two digits of a TLE's year can say
 MAX_DURATION_S = 31 * 86_400.0
+DEFAULT_ISL_PORTS = 4
+MAX_ISL_PORTS = 128
 
 Handover = Literal["longest", "highest", "nearest"]
 
@@ -72,79 +77,54 @@ class Walker(Table):
         return self.total // self.planes
 
 
-class TleFile(Table):
-    """A file of element sets: its path as the scenario gives it, and what it holds."""
-
-    path: str
-    sets: tuple[TleSet, ...]
-
-
-def _read_tle(value: object, info: ValidationInfo) -> object:
-    """Read the file that `tle` names, relative to the scenario's own folder (the validation context)."""
-    if not isinstance(value, str) or not isinstance(info.context, Path):
-        raise PydanticCustomError("tle", "must be the path of a file of two-line element sets")
-    path = info.context / value
-    try:
-        return TleFile(path=value, sets=parse_tle(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise PydanticCustomError(
-            "tle", "cannot read {path}: {why}", {"path": str(path), "why": error.strerror or str(error)}
-        ) from error
-    except UnicodeDecodeError as error:
-        raise PydanticCustomError("tle", "{path} is not a text file", {"path": str(path)}) from error
-    except TleError as error:
-        lines = [f"{path}:{number}: {message}" for number, message in error.problems]
-        raise PydanticCustomError("tle_lines", "has bad element sets", {"lines": lines}) from error
-
-
 class Constellation(Table):
     """Satellites that belong together, from a Walker pattern or from element sets."""
 
     name: Slug
     walker: Walker | None = None
-    tle: Annotated[TleFile | None, BeforeValidator(_read_tle)] = None
-    omm: str | None = None
+    tle: ElementFileKey = None
+    omm: ElementFileKey = None
     select: tuple[str, ...] = Field(default=("*",), strict=False, min_length=1)
     limit: int | None = Field(default=None, ge=1)
     isl: IslPolicy = IslPolicy()
-    isl_ports: int = Field(default=4, ge=0, le=16, validate_default=True)
+    # The pool of ports for links within the constellation; where none is given, at least as many as its topology needs.
+    isl_ports: int = Field(default=None, ge=0, le=MAX_ISL_PORTS, validate_default=True)
     max_gsl: int = Field(default=4, ge=0, le=64)
 
-    @field_validator("omm")
+    @field_validator("isl_ports", mode="before")
     @classmethod
-    def _omm_is_not_yet_supported(cls, omm: str | None) -> str | None:
-        raise PydanticCustomError("omm", "is not yet supported; give the elements as a tle file")
-
-    @field_validator("isl_ports")
-    @classmethod
-    def _ports_suffice(cls, isl_ports: int, info: ValidationInfo) -> int:
+    def _ports_grow(cls, isl_ports: object, info: ValidationInfo) -> object:
         isl = info.data.get("isl")
-        if isl is not None and isl_ports < isl_ports_needed(isl):
-            raise PydanticCustomError(
-                "isl_ports",
-                'the port pool is too small: topology "{topology}" needs at least {needed}',
-                {"topology": isl.topology, "needed": isl_ports_needed(isl)},
-            )
-        return isl_ports
+        if isl_ports is not None or isl is None:
+            return DEFAULT_ISL_PORTS if isl_ports is None else isl_ports
+        return min(max(DEFAULT_ISL_PORTS, isl_ports_needed(isl)), MAX_ISL_PORTS)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.walker is None) == (self.tle is None):
-            found = "found both" if self.walker is not None else "found neither"
-            raise PydanticCustomError("source", "needs exactly one of walker and tle, {found}", {"found": found})
+        given = [key for key in ("walker", "tle", "omm") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise PydanticCustomError(
+                "source", "needs exactly one of walker, tle and omm, found {found}",
+                {"found": " and ".join(given) or "none"},
+            )  # fmt: skip
         if self.walker is not None and (self.limit is not None or self.select != ("*",)):
             raise PydanticCustomError("source", "select and limit choose among element sets; walker has total")
         return self
 
     @property
-    def element_sets(self) -> tuple[TleSet, ...]:
-        """The element sets that `select` and `limit` leave, in the file's order; none for a Walker pattern."""
-        if self.tle is None:
-            return ()
-        chosen = tuple(s for s in self.tle.sets if any(fnmatchcase(s.name, pattern) for pattern in self.select))
-        return chosen[: self.limit]
+    def element_file(self) -> ElementFile | None:
+        """The file of element sets, of either kind; None for a Walker pattern."""
+        return self.tle or self.omm
 
-    @property
+    @cached_property
+    def element_sets(self) -> tuple[TleSet | OmmSet, ...]:
+        """The element sets that `select` and `limit` leave, in the file's order; none for a Walker pattern."""
+        if self.element_file is None:
+            return ()
+        sets = self.element_file.sets
+        return tuple(s for s in sets if any(fnmatchcase(s.name, pattern) for pattern in self.select))[: self.limit]
+
+    @cached_property
     def satellite_names(self) -> tuple[str, ...]:
         """Node names in the order of the satellites: plane by plane and slot by slot, or as in the file."""
         if self.walker is not None:
@@ -155,7 +135,7 @@ class Constellation(Table):
                 for plane in range(self.walker.planes)
                 for slot in range(self.walker.slots)
             )
-        return tuple(slug(s.name) or f"{self.name}-{slug(s.catalogue)}" for s in self.element_sets)
+        return tuple(slug(s.name) or f"{self.name}-{s.catalogue}" for s in self.element_sets)
 
 
 class Waypoint(Table):
@@ -167,6 +147,18 @@ class Waypoint(Table):
     altitude_m: float = Field(default=0.0, ge=-500.0, le=30_000.0)
 
 
+def _azimuth_and_elevation(point: tuple[float, float]) -> tuple[float, float]:
+    azimuth_deg, elevation_deg = point
+    if not (0.0 <= azimuth_deg < 360.0 and 0.0 <= elevation_deg < 90.0):
+        raise PydanticCustomError(
+            "horizon", "must be [azimuth, lowest elevation], from 0 to below 360 and from 0 to below 90 degrees"
+        )
+    return point
+
+
+HorizonPoint = Annotated[tuple[float, float], Field(strict=False), AfterValidator(_azimuth_and_elevation)]
+
+
 class Ground(Table):
     """A gateway or terminal, on the Earth or close above it."""
 
@@ -174,20 +166,54 @@ class Ground(Table):
     role: Literal["gateway", "terminal"]
     latitude_deg: float = Field(ge=-90.0, le=90.0)
     longitude_deg: float = Field(ge=-180.0, le=180.0)
-    altitude_m: float = Field(default=0.0, ge=-500.0, le=30_000.0)
+    altitude_m: float = Field(default=0.0, ge=-500.0, le=30_000.0)  # here it is at the epoch
     waypoints: tuple[Waypoint, ...] = Field(default=(), strict=False)  # where it is later, if it moves
     min_elevation_deg: float = Field(default=10.0, ge=0.0, lt=90.0)
-    horizon_deg: tuple[tuple[float, float], ...] = Field(default=(), strict=False)  # (azimuth, lowest elevation) pairs
+    horizon_deg: tuple[HorizonPoint, ...] = Field(default=(), strict=False)  # (azimuth, lowest elevation) pairs
     antennas: int = Field(default=1, ge=1, le=16)
     handover: Handover = "longest"
-    overlap_s: float = Field(
-        default=0.0, ge=0.0, le=600.0
-    )  # make before break: so long both links of a handover are up
+    overlap_s: float = Field(default=0.0, ge=0.0, le=600.0)  # make before break: so long both links are up
     rate_bps: RateBps = 50_000_000  # where no budget is given
     radio: RadioBudget | None = None
     rain: Rain | None = None
     loss_ratio: LossRatio = 0.0
     jurisdiction: str | None = Field(default=None, pattern=r"^[A-Z]{2}$")
+
+    @field_validator("waypoints")
+    @classmethod
+    def _waypoints_in_order(cls, waypoints: tuple[Waypoint, ...]) -> tuple[Waypoint, ...]:
+        for before, after in pairwise(waypoints):
+            if after.at_s <= before.at_s:
+                raise PydanticCustomError(
+                    "waypoints", "at_s = {at_s} comes after {before_s}: times must increase",
+                    {"at_s": after.at_s, "before_s": before.at_s},
+                )  # fmt: skip
+        return waypoints
+
+    @field_validator("horizon_deg")
+    @classmethod
+    def _horizon_in_order(cls, horizon: tuple[HorizonPoint, ...]) -> tuple[HorizonPoint, ...]:
+        for (before_deg, _), (azimuth_deg, _) in pairwise(horizon):
+            if azimuth_deg <= before_deg:
+                raise PydanticCustomError(
+                    "horizon", "azimuth {azimuth} comes after {before}: azimuths must increase",
+                    {"azimuth": azimuth_deg, "before": before_deg},
+                )  # fmt: skip
+        return horizon
+
+    @field_validator("overlap_s")
+    @classmethod
+    def _overlap_has_two_antennas(cls, overlap_s: float, info: ValidationInfo) -> float:
+        if overlap_s > 0.0 and info.data.get("antennas") == 1:
+            raise PydanticCustomError("overlap_s", "needs antennas = 2 at least: one for each link of a handover")
+        return overlap_s
+
+    @field_validator("rain")
+    @classmethod
+    def _rain_falls_on_radio(cls, rain: Rain | None, info: ValidationInfo) -> Rain | None:
+        if rain is not None and info.data.get("radio", 0) is None:
+            raise PydanticCustomError("rain", "needs a radio budget beside it: a fixed rate_bps knows no weather")
+        return rain
 
 
 class Fault(Table):
@@ -270,6 +296,15 @@ class Scenario(Table):
         if duration_s is not None and step_s > duration_s:
             raise PydanticCustomError("step_s", "must not be longer than duration_s = {d}", {"d": duration_s})
         return step_s
+
+    @field_validator("start_s")
+    @classmethod
+    def _run_within_a_month(cls, start_s: float, info: ValidationInfo) -> float:
+        if start_s + info.data.get("duration_s", 0.0) > MAX_DURATION_S:
+            raise PydanticCustomError(
+                "start_s", "start_s + duration_s must be at most {most}", {"most": f"{MAX_DURATION_S:_}"}
+            )
+        return start_s
 
     @property
     def label(self) -> str:

@@ -79,16 +79,31 @@ BAD = {
     "step longer than the run": (changed("step_s = 10.0", "step_s = 61.0"), ["step_s = 61.0", "duration_s = 60.0"]),
     "no duration": (changed("duration_s = 60.0", "duration_s = 0"), ["duration_s = 0", "more than 0"]),
     "endless": (changed("duration_s = 60.0", "duration_s = inf"), ["duration_s = inf", "finite"]),
-    "too much for memory": (
-        changed("duration_s = 60.0\nstep_s = 10.0", "duration_s = 2_600_000\nstep_s = 1.0"),
-        ["68 nodes and 2600001 steps", "lengthen step_s"],
+    "too many steps": (
+        changed("duration_s = 60.0\nstep_s = 10.0", "duration_s = 2_600_000\nstep_s = 0.2"),
+        ["step_s = 0.2", "13,000,001 steps", "a run may have 10,000,000", "lengthen step_s"],
+    ),
+    "too many nodes": (
+        changed("total = 66, planes = 6, phasing = 2", "total = 99_999, planes = 1, phasing = 0"),
+        ["100,001", "may have 100,000 nodes"],
+    ),
+    "beyond a month": (
+        changed("step_s = 10.0", "step_s = 10.0\nstart_s = 2_678_350.0"),
+        ["start_s = 2678350.0", "start_s + duration_s must be at most 2_678_400"],
     ),
     "uneven planes": (changed("planes = 6", "planes = 7"), ["constellation[0].walker.planes = 7", "total = 66"]),
     "phasing": (changed("phasing = 2", "phasing = 6"), ["constellation[0].walker.phasing = 6", "0 to planes - 1 = 5"]),
     "quoted number": (changed("780_000", '"780_000"'), ["walker.altitude_m = '780_000'", "without quotes"]),
     "pattern": (changed('"star"', '"ball"'), ["walker.pattern = 'ball'", "'star' or 'delta'"]),
-    "no source": (changed(f"walker = {{ {WALKER} }}", ""), ["constellation[0]", "exactly one of walker and tle"]),
-    "omm": (changed(f"walker = {{ {WALKER} }}", 'omm = "a.json"'), ["constellation[0].omm", "not yet supported"]),
+    "no source": (
+        changed(f"walker = {{ {WALKER} }}", ""),
+        ["constellation[0]", "exactly one of walker, tle and omm, found none"],
+    ),
+    "missing omm": (changed(f"walker = {{ {WALKER} }}", 'omm = "no.json"'), ["constellation[0].omm", "no.json"]),
+    "unknown kind of omm": (
+        changed(f"walker = {{ {WALKER} }}", 'omm = "sets.kvn"'),
+        ["constellation[0].omm = 'sets.kvn'", "ends in .json, .xml, .csv"],
+    ),
     "limit on walker": (changed("[[ground]]", "limit = 3\n[[ground]]"), ["constellation[0]", "walker has total"]),
     "pool of plus-grid": (
         changed('name = "sat"', 'name = "sat"\nisl_ports = 3'),
@@ -216,11 +231,30 @@ def test_every_broken_element_set_of_a_file_is_told(tmp_path: Path) -> None:
     assert [line.split("some.tle:")[1].split(":")[0] for line in str(raised.value).splitlines()] == ["2", "8"]
 
 
-def test_two_objects_of_one_name_are_told(tmp_path: Path) -> None:
-    """Two element sets whose names give one node name are refused, with both lines."""
-    (tmp_path / "some.tle").write_text(ISS + ISS)
-    with pytest.raises(InputError, match=r"some\.tle:5\).*'iss-zarya'.*some\.tle:2\)"):
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (ISS, ["some.tle:5)", "its catalogue number 25544 is that of", "some.tle:2)", "take the older"]),
+        (ISS.replace("25544", "25545").replace("2927", "2928").replace("563537", "563538"),
+         ["some.tle:5)", "its name 'iss-zarya' is that of", "some.tle:2)", "another name"]),
+    ],
+    ids=["catalogue number", "name"],
+)  # fmt: skip
+def test_one_object_twice_is_told_with_both_its_places(tmp_path: Path, second: str, words: list[str]) -> None:
+    """Two element sets of one catalogue number, or whose names give one node name, are refused, with both lines."""
+    (tmp_path / "some.tle").write_text(ISS + second)
+    with pytest.raises(InputError) as raised:
         parsed(changed(f"walker = {{ {WALKER} }}", 'tle = "some.tle"'), tmp_path)
+    assert len(str(raised.value).splitlines()) == 1
+    for word in words:
+        assert word in str(raised.value)
+
+
+def test_duplicates_that_are_not_chosen_are_no_mistake(tmp_path: Path) -> None:
+    """A catalogue number twice in a file matters only where select and limit leave both."""
+    (tmp_path / "some.tle").write_text(ISS + ISS.replace("ISS (ZARYA)", "OTHER"))
+    text = changed(f"walker = {{ {WALKER} }}", 'tle = "some.tle"\nselect = ["ISS*"]')
+    assert parsed(text, tmp_path).satellite_names == ("iss-zarya",)
 
 
 def test_select_that_chooses_nothing_is_told(tmp_path: Path) -> None:

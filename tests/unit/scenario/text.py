@@ -41,3 +41,8 @@ def changed(old: str, new: str) -> str:
 def parsed(text: str, folder: Path = Path()) -> Scenario:
     """A scenario from text, in a file of the name trial.toml."""
     return parse_scenario(Source("trial.toml", text, folder))
+
+
+def with_elements(key: str, file: str, more: str = "") -> str:
+    """The right file with element sets in place of the Walker pattern."""
+    return changed(f"walker = {{ {WALKER} }}", f'{key} = "{file}"\n{more}')
