@@ -2,7 +2,8 @@
 
 Frames: TEME (true equator, mean equinox, of date) as SGP4 gives it; ECEF, which here is the pseudo-Earth-fixed frame
 PEF, that is TEME turned by the Greenwich mean sidereal time of 1982. Polar motion (up to some 15 m on the ground) and
-UT1 − UTC (up to some 420 m at the equator) are left out. Geodetic positions are on WGS 84.
+UT1 − UTC (up to some 420 m at the equator) are left out. Geodetic positions are on WGS 84. What observers see is
+geometric: without refraction, light time and aberration.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ WGS84_A_M = 6_378_137.0
 WGS84_F = 1.0 / 298.257223563
 WGS84_B_M = WGS84_A_M * (1.0 - WGS84_F)
 WGS84_E2 = WGS84_F * (2.0 - WGS84_F)
-EARTH_TURN_RAD_S = 7.292_115_146_7e-5
-"""The Earth against the mean equinox, as GMST 1982 grows: Vallado, 4th ed., eq. 3-40's rate at low precession."""
+EARTH_TURN_RAD_S = 7.292_115_855_3e-5
+"""The Earth against the mean equinox of date, as GMST 1982 grows: 1.002737909350795 turns a day (Aoki et al., 1982)."""
+
+_GEODETIC_MIN_RADIUS_M = 1e6
 
 
 def gmst_rad(dates_ut1: JulianDates) -> FloatArray:
@@ -72,11 +75,16 @@ def geodetic_to_ecef_m(latitude_deg: FloatArray, longitude_deg: FloatArray, alti
 def ecef_to_geodetic(r_ecef_m: FloatArray) -> Geodetic:
     """Places under positions. Shape (…, 3) → (…).
 
-    Bowring, Survey Review 23 (1976) 323, with his reduced latitude improved twice: below 1 mm from the ground to beyond
-    the geostationary belt.
+    Bowring, Survey Review 23 (1976) 323, with his reduced latitude improved twice: below 1 mm from 1,000 km from the
+    Earth's centre to beyond the Moon. Raises ValueError deeper inside, where normals of the ellipsoid meet. At a pole
+    the longitude is 0; NaN stays NaN.
     """
     x, y, z = r_ecef_m[..., 0], r_ecef_m[..., 1], r_ecef_m[..., 2]
     equatorial_m = np.hypot(x, y)
+    if np.any(np.hypot(equatorial_m, z) < _GEODETIC_MIN_RADIUS_M):
+        raise ValueError(
+            f"a position within {_GEODETIC_MIN_RADIUS_M:.0f} m of the Earth's centre has no place under it"
+        )
     second_e2 = WGS84_E2 / (1.0 - WGS84_E2)
     reduced = np.arctan2(z * WGS84_A_M, equatorial_m * WGS84_B_M)
     for _ in range(2):
@@ -92,24 +100,45 @@ def ecef_to_geodetic(r_ecef_m: FloatArray) -> Geodetic:
 
 
 @dataclass(frozen=True)
+class Axes:
+    """Unit vectors in ECEF at places. Shapes: alike, (…, 3). At a pole the longitude tells."""
+
+    east: FloatArray
+    north: FloatArray
+    up: FloatArray  # the ellipsoid's normal
+
+
+def local_axes(latitude_deg: FloatArray, longitude_deg: FloatArray) -> Axes:
+    """Where east, north and up are at places. Shapes: (…) → (…, 3)."""
+    latitude, longitude = np.radians(latitude_deg), np.radians(longitude_deg)
+    sin_lat, cos_lat, sin_lon, cos_lon = np.sin(latitude), np.cos(latitude), np.sin(longitude), np.cos(longitude)
+    return Axes(
+        np.stack((-sin_lon, cos_lon, np.zeros_like(sin_lon)), axis=-1),
+        np.stack((-sin_lat * cos_lon, -sin_lat * sin_lon, cos_lat), axis=-1),
+        np.stack((cos_lat * cos_lon, cos_lat * sin_lon, sin_lat), axis=-1),
+    )
+
+
+@dataclass(frozen=True)
 class Look:
-    """Where an observer sees something. Shapes: all alike."""
+    """What observers see. Shapes: all alike."""
 
     azimuth_deg: FloatArray  # from north over east, 0 to 360
     elevation_deg: FloatArray  # above the plane that touches the ellipsoid, without refraction
     range_m: FloatArray
+    range_rate_m_s: FloatArray  # positive: what is seen recedes
 
 
-def look(latitude_deg: float, longitude_deg: float, altitude_m: float, r_ecef_m: FloatArray) -> Look:
-    """What one ground node sees of positions. Shape (…, 3) → (…). Vallado, 4th ed., algorithm 27, with geodetic up."""
-    here_m = geodetic_to_ecef_m(np.array(latitude_deg), np.array(longitude_deg), np.array(altitude_m))
-    latitude, longitude = np.radians(latitude_deg), np.radians(longitude_deg)
-    east = np.array([-np.sin(longitude), np.cos(longitude), 0.0])
-    up = np.array([np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)])
-    enu_m = (r_ecef_m - here_m) @ np.stack((east, np.cross(up, east), up)).T
-    horizontal_m = np.hypot(enu_m[..., 0], enu_m[..., 1])
+def look(axes: Axes, away_m: FloatArray, away_m_s: FloatArray) -> Look:
+    """What observers see of things at `away_m` from them that move by `away_m_s` against them, both in ECEF.
+
+    Shapes: (…, 3) → (…). Vallado, 4th ed., algorithm 27, with geodetic up.
+    """
+    range_m = np.linalg.norm(away_m, axis=-1)
+    east_m, north_m, up_m = (np.sum(away_m * axis, axis=-1) for axis in (axes.east, axes.north, axes.up))
     return Look(
-        np.mod(np.degrees(np.arctan2(enu_m[..., 0], enu_m[..., 1])), 360.0),
-        np.degrees(np.arctan2(enu_m[..., 2], horizontal_m)),
-        np.hypot(horizontal_m, enu_m[..., 2]),
+        np.mod(np.degrees(np.arctan2(east_m, north_m)), 360.0),
+        np.degrees(np.arctan2(up_m, np.hypot(east_m, north_m))),
+        range_m,
+        np.sum(away_m * away_m_s, axis=-1) / range_m,
     )
