@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from controller.scenario.fields import LossRatio, RateBps, Table
 
 Topology = Literal["plus-grid", "ring", "nearest-k", "pairs", "none"]
+Pair = Annotated[tuple[str, str], Field(strict=False)]  # TOML has lists, not tuples
 
 
 class RadioBudget(Table):
@@ -52,7 +53,7 @@ class IslPolicy(Table):
     topology: Topology = "plus-grid"
     k: int = Field(default=2, ge=1, le=16)  # of nearest-k: links a satellite seeks
     reassign_s: float = Field(default=60.0, ge=1.0)  # of nearest-k: how often it pairs anew
-    pairs: tuple[tuple[str, str], ...] = Field(default=(), strict=False)  # of pairs: names of satellites
+    pairs: tuple[Pair, ...] = Field(default=(), strict=False)  # of pairs: names of satellites
     rate_bps: RateBps = 100_000_000  # where no budget is given
     optical: OpticalBudget | None = None
     radio: RadioBudget | None = None
@@ -69,7 +70,7 @@ class IslPolicy(Table):
 
     @field_validator("pairs")
     @classmethod
-    def _each_pair_once(cls, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    def _each_pair_once(cls, pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
         counts = Counter(frozenset(pair) for pair in pairs)
         for pair in pairs:
             if pair[0] == pair[1]:

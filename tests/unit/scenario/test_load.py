@@ -264,13 +264,20 @@ def test_select_that_chooses_nothing_is_told(tmp_path: Path) -> None:
         parsed(changed(f"walker = {{ {WALKER} }}", 'tle = "some.tle"\nselect = ["STAR*"]'), tmp_path)
 
 
-def test_a_run_may_be_made_shorter_but_not_shorter_than_its_step() -> None:
-    """A duration in place of the file's is held to the same rules as the file's."""
+def test_a_run_may_be_made_another_but_not_against_the_rules() -> None:
+    """Duration, start and time scale in place of the file's are held to the same rules as the file's."""
     source = Source("trial.toml", GOOD, Path())
-    assert parse_scenario(source, 20.0).n_step == 3
+    other = parse_scenario(source, 20.0, start_s=3_600.0, time_scale=2.0)
+    assert (other.n_step, other.start_s, other.time_scale) == (3, 3_600.0, 2.0)
     for duration_s in (5.0, -1.0, float("nan"), 1e9):
         with pytest.raises(InputError, match=r"trial\.toml: .*duration_s"):
             parse_scenario(source, duration_s)
+    for start_s in (-1.0, float("inf"), 2_678_341.0):
+        with pytest.raises(InputError, match=r"trial\.toml: start_s = "):
+            parse_scenario(source, start_s=start_s)
+    for time_scale in (0.0, 1e4):
+        with pytest.raises(InputError, match=r"trial\.toml: time_scale = .*at least 0.01 and at most 1_000"):
+            parse_scenario(source, time_scale=time_scale)
 
 
 MUTATIONS = st.lists(st.tuples(st.integers(0, 10_000), st.text(max_size=3), st.integers(0, 4)), min_size=1, max_size=4)
