@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
+import shutil
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,33 +27,39 @@ from controller.faults import FaultSchedule
 from controller.narrator import Narrator
 from controller.planner import plan
 from controller.record.model import Manifest, WorkloadResult
-from controller.record.recorder import Recorder
+from controller.record.recorder import MANIFEST, Recorder
 from controller.record.report import write_report
 from controller.runs import RunPlace
 from controller.runtime.contract import Runtime
 from controller.runtime.docker import DockerRuntime
-from controller.scenario.load import parse_scenario, read_source
+from controller.scenario.load import Source, parse_scenario, read_source
 from controller.scenario.model import Scenario
 from controller.schedule import Schedule
 from controller.timeline import Timeline
+from controller.timeline_file import SavedTimeline, TimelineWriter, open_timeline
 
 Workload = Callable[[Emulation], Awaitable[Sequence[WorkloadResult]]]
 """What runs on an emulation beside its sky, from when it is up."""
 
 
 RUNS_FOLDER = "runs"
+TIMELINE_FILE = "timeline.npz"
+"""The run's sky, in the folder of its record."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """What the user asked of a run."""
 
-    scenario: str  # a preset's name, or a file
+    scenario: str | None  # a preset's name, or a file; None: the timeline's
     runtime: str = "docker"
     shaper: str = "auto"
     duration_s: float | None = None  # None: the scenario's
     out_dir: Path | None = None  # None: runs/<scenario>-<time>
     hold: bool = False  # stay when the timeline has ended, until stopped
+    start_s: float | None = None  # since the epoch; None: the scenario's
+    time_scale: float | None = None  # seconds of the sky a second of the wall clock; None: the scenario's
+    timeline: Path | None = None  # a saved timeline to replay in place of a scenario
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,7 @@ async def launch(
     on_ready: Callable[[Emulation], None] | None = None,
 ) -> Ended:
     """Run a scenario to its end. Raises InputError, MachineError or SkyrackError; nothing of it is left either way."""
-    source = read_source(options.scenario)
-    scenario = parse_scenario(source, options.duration_s)
+    source, scenario = asked_for(options)
     require(diagnose(len(scenario.node_names)))
     use_open_files()
     runtime = open_runtime(options.runtime)
@@ -101,28 +108,92 @@ async def launch(
     narrator.say(f"shaper: {choice.name} ({choice.reason})")
     for run_id in sweep(everything=False):
         narrator.say(f"removed what the killed run {run_id} had left")
-    timeline = plan(scenario)
-    narrator.say(f"sky: {len(timeline.nodes)} nodes, {len(timeline.t_s)} steps, {timeline.content_hash}")
-    schedule = Schedule.of(timeline, FaultSchedule.from_scenario(scenario, timeline))
     out_dir = (options.out_dir or default_out_dir(scenario)).resolve()
-    with RunPlace.create(scenario.name, out_dir, len(timeline.nodes)) as place:
-        manifest = _manifest(scenario, source.text, timeline, place, runtime, choice)
-        recorder = Recorder(out_dir, manifest)
-        emulation = Emulation(scenario, schedule, place, runtime, choice, recorder, narrator)
-        try:
-            await _live(emulation, out_dir, recorder, options.hold, workload, on_ready)
-        except SkyrackError as error:
-            recorder.event("run-ended", emulation.t_s, reason=str(error))
-            raise
-        finally:
+    with _sky(options, source, scenario, out_dir) as timeline:
+        narrator.say(f"sky: {len(timeline.nodes)} nodes, {timeline.n_step} steps, {timeline.content_hash}")
+        for warning in timeline.warnings:
+            narrator.say(f"warning: {warning}")
+        pairs = [(probe.a, probe.b) for probe in scenario.probes]
+        schedule = Schedule.of(timeline, FaultSchedule.from_scenario(scenario, timeline), pairs)
+        with RunPlace.create(scenario.name, out_dir, len(timeline.nodes)) as place:
+            manifest = _manifest(scenario, source.text, timeline, place, runtime, choice)
+            recorder = Recorder(out_dir, manifest)
+            emulation = Emulation(scenario, schedule, place, runtime, choice, recorder, narrator)
             try:
-                await emulation.close()
+                await _live(emulation, out_dir, recorder, options.hold, workload, on_ready)
+            except SkyrackError as error:
+                recorder.event("run-ended", emulation.t_s, reason=str(error))
+                raise
             finally:
-                summary = recorder.close()
-                narrator.say("writing the report")
-                write_report(out_dir, timeline)
-                _give_to_caller(out_dir)
+                try:
+                    await emulation.close()
+                finally:
+                    summary = recorder.close()
+                    narrator.say("writing the report")
+                    write_report(out_dir, timeline)
+                    _give_to_caller(out_dir)
     return Ended(out_dir, summary)
+
+
+def asked_for(options: RunOptions) -> tuple[Source, Scenario]:
+    """The scenario that is to be run. Raises InputError."""
+    if options.timeline is None:
+        if options.scenario is None:
+            raise InputError("name a SCENARIO, or a saved timeline with --timeline")
+        source = read_source(options.scenario)
+        return source, parse_scenario(
+            source, options.duration_s, start_s=options.start_s, time_scale=options.time_scale
+        )
+    for given, what in (
+        (options.scenario, "SCENARIO"),
+        (options.duration_s, "--duration"),
+        (options.start_s, "--start"),
+    ):
+        if given is not None:
+            raise InputError(f"{options.timeline} holds its scenario, start and duration: leave {what} out")
+    with open_timeline(options.timeline) as saved:
+        return saved.source, scenario_of(saved, options.time_scale)
+
+
+def scenario_of(saved: SavedTimeline, time_scale: float | None = None) -> Scenario:
+    """The scenario of a saved timeline, with the start and duration that the timeline was computed for.
+
+    Raises InputError where what the scenario names has changed since.
+    """
+    timeline = saved.timeline
+    start_s, end_s = float(timeline.t_s[0]), float(timeline.t_s[-1])
+    scenario = parse_scenario(saved.source, end_s - start_s, start_s=start_s, time_scale=time_scale)
+    if scenario.node_names != tuple(node.name for node in timeline.nodes):
+        raise InputError(f"{saved.path}: {scenario.label} names other nodes now; plan it anew")
+    return scenario
+
+
+@contextmanager
+def _sky(options: RunOptions, source: Source, scenario: Scenario, out_dir: Path) -> Iterator[Timeline]:
+    """The run's sky, replayed from a file in the folder of its record; no file where no record came to be."""
+    if (out_dir / MANIFEST).exists():
+        raise InputError(f"{out_dir} already holds the record of a run; name another folder with --out")
+    is_new = not out_dir.exists()
+    path = out_dir / TIMELINE_FILE
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        if options.timeline is not None:
+            shutil.copyfile(options.timeline, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        with _planned(scenario, source, path) if options.timeline is None else open_timeline(path) as saved:
+            yield saved.timeline
+    finally:
+        if not (out_dir / MANIFEST).exists():
+            path.unlink(missing_ok=True)
+            if is_new:
+                out_dir.rmdir()
+
+
+def _planned(scenario: Scenario, source: Source, path: Path) -> SavedTimeline:
+    with TimelineWriter(path, source) as writer:
+        return writer.finish(plan(scenario, writer))
 
 
 async def _live(
@@ -198,6 +269,8 @@ def _manifest(
         epoch_utc=timeline.epoch_utc,
         duration_s=scenario.duration_s,
         step_s=scenario.step_s,
+        start_s=scenario.start_s,
+        time_scale=scenario.time_scale,
         runtime=runtime.name,
         engine_version=runtime.engine_version(),
         shaper=choice.name,

@@ -18,7 +18,7 @@ class Logbook:
         self._recorder, self._narrator, self._schedule = recorder, narrator, schedule
 
     def step_changed(self, before: Commanded | None, state: Commanded) -> None:
-        """Which links came and went, which ground nodes changed satellites, which faults began and ended."""
+        """Which links came and went, who changed satellites, which faults began and ended, which nodes went down."""
         old = set() if before is None else set(before.sky.link[before.usable].tolist())
         new = set(state.sky.link[state.usable].tolist())
         changes: tuple[tuple[EventKind, set[int]], ...] = (("link-up", new - old), ("link-down", old - new))
@@ -39,6 +39,11 @@ class Logbook:
                 "fault-on" if begins else "fault-off", state.t_s, target=fault.target, fault=fault.kind, mode=fault.mode
             )
             self._narrator.say(f"{fault.kind} of {fault.target} {'begins' if begins else 'ends'} ({fault.mode})")
+        told = 0 if before is None else len(self._schedule.ended(before.t_s))
+        for end in self._schedule.ended(state.t_s)[told:]:
+            name = self._schedule.timeline.nodes[end.node].name
+            self._recorder.event("node-down", state.t_s, node=name, reason=end.reason)
+            self._narrator.say(f"{name} is down: {end.reason}")
 
     def job_changed(self, entry: GatewayJob, cause: str, t_s: float) -> None:
         """A job's new state or reason; `cause` is what the emulator knows of why it waits."""

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import click
 
@@ -27,6 +27,19 @@ END_GRACE_S = 60.0
 DEMO_DURATION_S = 110.0
 
 
+class Asked(TypedDict):
+    """What the options of `run` and `up` give, as RunOptions has it."""
+
+    scenario: str | None
+    timeline: Path | None
+    start_s: float | None
+    duration_s: float | None
+    time_scale: float | None
+    runtime: str
+    shaper: str
+    out_dir: Path | None
+
+
 def run_options(command: Command) -> Command:
     """The options that `run`, `up` and `demo` share."""
     for option in (
@@ -40,19 +53,33 @@ def run_options(command: Command) -> Command:
     return command
 
 
+def sky_options(command: Command) -> Command:
+    """The argument and the options by which `run` and `up` know their sky."""
+    path = click.Path(exists=True, dir_okay=False, path_type=Path)
+    for option in (
+        click.option(
+            "--time-scale", type=float, help="Seconds of the sky a second of the clock; packets stay in real time."
+        ),
+        click.option(
+            "--duration", "duration_s", type=float, help="Seconds of the sky's time; default: the scenario's."
+        ),
+        click.option("--start", "start_s", type=float, help="Seconds after the epoch; default: the scenario's."),
+        click.option("--timeline", type=path, help="Replay a saved timeline; it holds its scenario."),
+        click.argument("scenario", required=False),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
-@click.argument("scenario")
+@sky_options
 @run_options
-@click.option("--duration", "duration_s", type=float, help="Seconds; default: the scenario's.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json at the end.")
-def run(
-    scenario: str, runtime: str, shaper: str, out_dir: Path | None, duration_s: float | None, as_json: bool
-) -> None:
+def run(as_json: bool, **asked: Unpack[Asked]) -> None:
     """Run a scenario to its end, and write its record and report."""
     from controller.launch import RunOptions
 
-    options = RunOptions(scenario, runtime, shaper, duration_s, out_dir)
-    _run_to_end(options, as_json, TerminalNarrator(quiet_in_pipe=True), None)
+    _run_to_end(RunOptions(**asked), as_json, TerminalNarrator(quiet_in_pipe=True), None)
 
 
 @click.command()
@@ -86,23 +113,32 @@ def _run_to_end(options: RunOptions, as_json: bool, narrator: Narrator, workload
 
 
 @click.command()
-@click.argument("scenario")
+@sky_options
 @run_options
-@click.option("--duration", "duration_s", type=float, help="Seconds of moving sky; its last state stays after that.")
-def up(scenario: str, runtime: str, shaper: str, out_dir: Path | None, duration_s: float | None) -> None:
-    """Bring a scenario up in the background; return when every node answers."""
-    from controller.launch import default_out_dir
-    from controller.scenario.load import load_scenario
+def up(**asked: Unpack[Asked]) -> None:
+    """Bring a scenario up in the background; return when every node answers.
 
-    options = ["--runtime", runtime, "--shaper", shaper]
-    if duration_s is not None:
-        options += ["--duration", str(duration_s)]
-    checked = load_scenario(scenario, duration_s)
-    folder = (out_dir or default_out_dir(checked)).resolve()
+    When its time is over, the sky's last state stays.
+    """
+    from controller.launch import RunOptions, asked_for, default_out_dir
+
+    options = RunOptions(**asked)
+    _, scenario = asked_for(options)
+    folder = (options.out_dir or default_out_dir(scenario)).resolve()
+    argv = [] if options.scenario is None else [options.scenario]
+    for name, value in (
+        ("runtime", options.runtime),
+        ("shaper", options.shaper),
+        ("start", options.start_s),
+        ("duration", options.duration_s),
+        ("time-scale", options.time_scale),
+        ("timeline", options.timeline),
+    ):
+        argv += [] if value is None else [f"--{name}", str(value)]
     narrator = TerminalNarrator(quiet_in_pipe=True)
     reader, writer = os.pipe()
     child = subprocess.Popen(
-        [sys.executable, "-m", "controller", "serve", scenario, "--out", str(folder), "--tell", str(writer), *options],
+        [sys.executable, "-m", "controller", "serve", "--out", str(folder), "--tell", str(writer), *argv],
         pass_fds=(writer,),
         start_new_session=True,
         stdin=subprocess.DEVNULL,
@@ -139,31 +175,22 @@ def _hear(told: Iterable[str], narrator: Narrator) -> str:
 
 
 @click.command(hidden=True)
-@click.argument("scenario")
+@sky_options
 @run_options
-@click.option("--duration", "duration_s", type=float)
 @click.option("--tell", "tell_fd", type=int, required=True)
-def serve(
-    scenario: str, runtime: str, shaper: str, out_dir: Path | None, duration_s: float | None, tell_fd: int
-) -> None:
+def serve(tell_fd: int, **asked: Unpack[Asked]) -> None:
     """The background half of `up`: tells its parent through a pipe how it goes, until it is ready."""
     from controller.launch import RunOptions, launch
 
-    parent = PipeNarrator(tell_fd)
+    options, parent = RunOptions(**asked, hold=True), PipeNarrator(tell_fd)
     try:
-        asyncio.run(
-            launch(
-                RunOptions(scenario, runtime, shaper, duration_s, out_dir, hold=True),
-                parent,
-                on_ready=lambda emulation: parent.ready(emulation.place.run_id),
-            )
-        )
+        asyncio.run(launch(options, parent, on_ready=lambda emulation: parent.ready(emulation.place.run_id)))
     except SkyrackError as error:
         parent.tell("error", error.exit_status, str(error))
         raise
     except Exception:
-        if out_dir is not None and out_dir.is_dir():  # nobody reads our standard error
-            (out_dir / "controller.log").write_text(traceback.format_exc())
+        if options.out_dir is not None and options.out_dir.is_dir():  # nobody reads our standard error
+            (options.out_dir / "controller.log").write_text(traceback.format_exc())
         raise
 
 
@@ -213,7 +240,7 @@ def status(run_id: str | None, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2))
         return
     out.print(
-        f"run {told.run_id}  {told.scenario}  {told.phase}  t = {told.t_s:.1f} of {told.duration_s:g} s  ({told.utc})\n"
+        f"run {told.run_id}  {told.scenario}, {told.duration_s:g} s  {told.phase}  t = {told.t_s:.1f} s  ({told.utc})\n"
         f"{told.runtime}, {told.shaper} ({told.shaper_reason})  {told.overruns} overruns\n"
         f"links up: {told.isls_up} ISLs, {told.links_up - told.isls_up} GSLs   record: {told.out_dir}",
         markup=False,
@@ -223,6 +250,9 @@ def status(run_id: str | None, as_json: bool) -> None:
     ground = [node for node in told.nodes if node.role != "satellite"]
     lit = sum(node.illumination_ratio > 0 for node in told.nodes if node.role == "satellite")
     out.print(f"satellites: {len(told.nodes) - len(ground)}, {lit} in sunlight", markup=False)
+    for node in told.nodes:
+        if node.role == "satellite" and node.blackout:
+            out.print(node.blackout, markup=False)
     table(("Ground node", "Role", "Address", "Links", "Blackout"), _ground_rows(ground))
     rows = [
         (f"{p.a} – {p.b}", _rtt(p.commanded_rtt_us), _rtt(p.measured_rtt_us)) for p in told.probes
