@@ -44,6 +44,11 @@ def time_axis(start_s: float, end_s: float) -> dict[str, Any]:
     return axis(TIME_AXIS, range=[start_s, max(end_s, start_s + 1)])
 
 
+def every(number: int, most: int) -> int:
+    """Every how many-th of so many points is drawn, so that there are no more than `most`."""
+    return max(1, -(-number // most))
+
+
 def figure(traces: Sequence[Any], height_px: int, **layout: object) -> go.Figure:
     """A figure in the report's manner: white, quiet grid, legend above the plot."""
     base = {

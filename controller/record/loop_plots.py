@@ -8,13 +8,20 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from controller.record.look import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILION, axis, figure, time_axis
+from controller.record.look import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILION, axis, every, figure, time_axis
 from controller.record.model import StepRecord
 from controller.record.summary import overran
+
+STEPS_DRAWN = 4_000
+"""Points of a line; of a longer run every n-th step is drawn, and overruns apart."""
 
 
 def loop_over_time(steps: Sequence[StepRecord], period_s: float) -> go.Figure:
     """Late and took, a step; below, the directions and routes that the step changed. Overruns are crossed."""
+    overruns: list[Any] = [step for step in steps if overran(step, period_s)]
+    overruns = overruns[:: every(len(overruns), STEPS_DRAWN)]
+    first_s, last_s = steps[0].t_s, steps[-1].t_s
+    steps = steps[:: every(len(steps), STEPS_DRAWN)]
     t_s = [step.t_s for step in steps]
     fig = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.6, 0.4], vertical_spacing=0.09)
 
@@ -39,7 +46,6 @@ def loop_over_time(steps: Sequence[StepRecord], period_s: float) -> go.Figure:
     line("routes changed", [step.routes_changed for step in steps], SKY_BLUE, 2, "")
     if any(step.drift for step in steps):
         line("drift", [step.drift for step in steps], VERMILION, 2, " directions")
-    overruns: list[Any] = [step for step in steps if overran(step, period_s)]
     if overruns:
         fig.add_trace(
             go.Scatter(
@@ -55,7 +61,7 @@ def loop_over_time(steps: Sequence[StepRecord], period_s: float) -> go.Figure:
         )
     fig.update_layout(figure([], 400).layout)
     fig.update_xaxes(**axis())
-    fig.update_xaxes(**time_axis(0, max(t_s)), row=2)
+    fig.update_xaxes(**time_axis(first_s, last_s), row=2)
     fig.update_yaxes(**axis("Per step (ms)", rangemode="tozero"), row=1)
     fig.update_yaxes(**axis("Changes", rangemode="tozero"), row=2)
     return fig

@@ -1,124 +1,103 @@
-"""The map: coastlines, ground tracks, passes, and the links of any moment by a slider."""
+"""The map: coastlines, ground tracks, passes, and the links of any moment by a slider.
+
+However long and large the run: tracks are those of its beginning, and of many satellites or ground nodes only some are
+drawn in full.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from controller.record.look import BLUE, CYCLE, GREEN, INK, PALE, SOFT_INK, VERMILION, axis, figure, text
+from controller.orbit.frames import Geodetic
+from controller.record.flat_map import Line, cut_at_antimeridian, footprint_deg, joined, land, line, map_axes
+from controller.record.look import BLUE, CYCLE, GREEN, INK, PALE, SOFT_INK, VERMILION, every, figure, text
 from controller.record.read import FaultWindow
-from controller.record.sky_series import ContactSpan, contact_spans, cut_at_antimeridian, footprint_deg, masked
-from controller.timeline import BoolArray, FloatArray, LinkKind, Timeline
+from controller.record.sky_series import ContactSpan, contact_spans, masked, places
+from controller.timeline import FloatArray, IntArray, LinkKind, Timeline
 
 FRAMES = 31
-FRAME_LINKS = 40_000
-"""Moments that the slider offers, fewer where all their links together would pass FRAME_LINKS."""
-TRACK_POINTS = 60
-"""Points of one ground track; more cannot be told apart on the page."""
+FRAME_MARKS = 40_000
+"""Moments that the slider offers, fewer where all their links and satellites together would pass FRAME_MARKS."""
+TRACK_S = 6_000.0
+"""Tracks are drawn for so long: about one low orbit. More would cover the map."""
+TRACKS = 150
+"""Satellites whose track is drawn; of more, every n-th."""
+TRACK_POINTS, PASS_POINTS = 60, 16
+"""Points of one ground track, and of one pass; more cannot be told apart on the page."""
+STATIONS, PASSES = 20, 300
+"""Ground nodes that are drawn with their mask and passes, and passes; the other ground nodes are marks."""
 EDGE_DEG = 155
 """Beyond this longitude a name beside its mark would leave the map."""
+MOVES_DEG = 0.01
 LIT, DARK = "#F5C04A", "#4A5568"
 
-Line = tuple[list[float | None], list[float | None]]
 
-
-def coastline() -> Line:
-    """Longitudes and latitudes of the land's rings, in degrees, with None between the rings."""
-    document = json.loads(files("controller.record").joinpath("coastline_110m.json").read_text(encoding="utf-8"))
-    longitudes: list[float | None] = []
-    latitudes: list[float | None] = []
-    for ring in document["rings"]:
-        longitudes += [tenth / 10 for tenth in ring[0::2]] + [None]
-        latitudes += [tenth / 10 for tenth in ring[1::2]] + [None]
-    return longitudes, latitudes
-
-
-def sky_map(
-    timeline: Timeline,
-    latitude_deg: FloatArray,
-    longitude_deg: FloatArray,
-    masks_deg: Mapping[str, float],
-    faults: Sequence[FaultWindow],
-) -> go.Figure:
-    """The run's sky on a map. Shapes: latitude_deg and longitude_deg (n_node, n_t), geodetic.
+def sky_map(timeline: Timeline, masks_deg: Mapping[str, float], faults: Sequence[FaultWindow]) -> go.Figure:
+    """The run's sky on a map.
 
     masks_deg: the lowest elevation at which a ground node sees a satellite; without it no circle is drawn.
     """
-    n_satellite = sum(node.role == "satellite" for node in timeline.nodes)
-    traces = [_land(), _tracks(latitude_deg[:n_satellite], longitude_deg[:n_satellite])]
-    spans = contact_spans(timeline)
-    for number, ground in enumerate(range(n_satellite, len(timeline.nodes))):
-        name = timeline.nodes[ground].name
-        colour = CYCLE[number % len(CYCLE)]
-        own = [span for span in spans if span.ground == ground]
-        dark = [fault for fault in faults if name in fault.target.split("~")]
-        place = (float(latitude_deg[ground, 0]), float(longitude_deg[ground, 0]))
-        if name in masks_deg:
-            radius_m = np.linalg.norm(timeline.r_ecef_m[:, 0], axis=-1)
-            edge = footprint_deg(
-                *place, float(radius_m[ground]), float(np.median(radius_m[:n_satellite])), masks_deg[name]
-            )
-            traces.append(_line(name, cut_at_antimeridian(*edge), colour, 1, group=name, dash="dot"))
-        traces.append(_line(name, _passes(own, latitude_deg, longitude_deg), colour, 4, group=name))
-        if dark:
-            in_dark = [clipped for span in own for fault in dark if (clipped := _within(span, fault, timeline))]
-            traces.append(_line(name, _passes(in_dark, latitude_deg, longitude_deg), VERMILION, 5, group=name))
-        traces.append(_station(name, timeline.nodes[ground].role.value, place, colour, dark))
-    usable = ~masked(timeline, faults)
+    n_satellite = timeline.n_satellite
+    grounds = range(n_satellite, len(timeline.nodes))
+    traces = [land(), _tracks(timeline)]
+    spans = [s for s in contact_spans(timeline) if s.start_s < timeline.t_s[0] + TRACK_S and s.first <= s.last]
+    for number, ground in enumerate(grounds[:STATIONS]):
+        own = [span for span in spans[:PASSES] if span.ground == ground]
+        traces += _station(timeline, ground, CYCLE[number % len(CYCLE)], own, masks_deg, faults)
+    if len(grounds) > STATIONS:
+        traces.append(_other_stations(timeline, grounds[STATIONS:]))
     shown_steps = _frame_steps(timeline)
     moving = list(range(len(traces), len(traces) + 3))
-    traces += _moment(timeline, latitude_deg, longitude_deg, usable, 0)
+    traces += _moment(timeline, faults, 0)
     fig = figure(
         traces,
         680,
         margin={"l": 44, "r": 12, "t": 44, "b": 96},
-        xaxis=axis(range=[-180, 180], dtick=30, ticksuffix="°", constrain="domain"),
-        yaxis=axis(range=[-90, 90], dtick=30, ticksuffix="°", scaleanchor="x", constrain="domain"),
         hovermode="closest",
         sliders=[_slider(timeline, shown_steps)],
+        **map_axes(),
     )
-    fig.frames = [
-        go.Frame(name=str(step), traces=moving, data=_moment(timeline, latitude_deg, longitude_deg, usable, step))
-        for step in shown_steps
-    ]
+    fig.frames = [go.Frame(name=str(step), traces=moving, data=_moment(timeline, faults, step)) for step in shown_steps]
     return fig
 
 
-def _land() -> go.Scatter:
-    longitudes, latitudes = coastline()
-    return go.Scatter(
-        x=longitudes,
-        y=latitudes,
-        mode="lines",
-        fill="toself",
-        fillcolor="#eef0ea",
-        line={"color": "#b7bdb0", "width": 0.7},
-        hoverinfo="skip",
-        showlegend=False,
-    )
+def tracks_drawn(timeline: Timeline) -> int:
+    """Of how many satellites the ground track is drawn."""
+    return len(range(0, timeline.n_satellite, every(timeline.n_satellite, TRACKS)))
 
 
-def _tracks(latitude_deg: FloatArray, longitude_deg: FloatArray) -> go.Scatter:
-    every = -(-latitude_deg.shape[1] // TRACK_POINTS)
-    line = _joined(
-        cut_at_antimeridian(longitude[::every], latitude[::every])
-        for latitude, longitude in zip(latitude_deg, longitude_deg, strict=True)
-    )
-    return _line("ground tracks", line, "#9aa3b2", 1.2, group="tracks", legend=True)
+def _steps(timeline: Timeline, first: int, last: int, most: int) -> IntArray:
+    """At most so many steps from first to last, both included, evenly."""
+    return np.unique(np.linspace(first, last, min(last - first + 1, most)).astype(np.int64))
 
 
-def _passes(spans: Sequence[ContactSpan], latitude_deg: FloatArray, longitude_deg: FloatArray) -> Line:
+def _lines(timeline: Timeline, stretches: Sequence[tuple[int, IntArray]]) -> Line:
+    """Ground tracks as one line. A stretch is a node and its steps."""
+    if not stretches:
+        return [], []
+    steps = np.concatenate([steps for _, steps in stretches])
+    nodes = np.concatenate([np.full(len(steps), node) for node, steps in stretches])
+    where = places(timeline, steps, nodes)
+    cuts = np.cumsum([len(steps) for _, steps in stretches])[:-1]
+    parts = zip(np.split(where.longitude_deg, cuts), np.split(where.latitude_deg, cuts), strict=True)
+    return joined(cut_at_antimeridian(longitude, latitude) for longitude, latitude in parts)
+
+
+def _tracks(timeline: Timeline) -> go.Scatter:
+    last = int(np.searchsorted(timeline.t_s, timeline.t_s[0] + TRACK_S, side="right")) - 1
+    steps = _steps(timeline, 0, last, TRACK_POINTS)
+    chosen = range(0, timeline.n_satellite, every(timeline.n_satellite, TRACKS))
+    points = _lines(timeline, [(node, steps) for node in chosen])
+    return line("ground tracks", points, "#9aa3b2", 1.2, group="tracks", legend=True)
+
+
+def _passes(timeline: Timeline, spans: Sequence[ContactSpan]) -> Line:
     """The serving satellites' ground tracks while they serve."""
-    lines = []
-    for span in spans:
-        steps = np.unique(np.linspace(span.first, span.last, min(span.last - span.first + 1, TRACK_POINTS)).astype(int))
-        lines.append(cut_at_antimeridian(longitude_deg[span.satellite, steps], latitude_deg[span.satellite, steps]))
-    return _joined(lines)
+    return _lines(timeline, [(s.satellite, _steps(timeline, s.first, s.last, PASS_POINTS)) for s in spans])
 
 
 def _within(span: ContactSpan, fault: FaultWindow, timeline: Timeline) -> ContactSpan | None:
@@ -133,7 +112,41 @@ def _within(span: ContactSpan, fault: FaultWindow, timeline: Timeline) -> Contac
     return ContactSpan(span.ground, span.satellite, first, last, fault.start_s, fault.end_s, span.max_elevation_deg)
 
 
-def _station(name: str, role: str, place: tuple[float, float], colour: str, dark: Sequence[FaultWindow]) -> go.Scatter:
+def _station(
+    timeline: Timeline,
+    ground: int,
+    colour: str,
+    own: Sequence[ContactSpan],
+    masks_deg: Mapping[str, float],
+    faults: Sequence[FaultWindow],
+) -> list[go.Scatter]:
+    """A ground node with the circle of its mask, its way if it moves, and its passes, red where a fault took them."""
+    name, role = timeline.nodes[ground].name, timeline.nodes[ground].role.value
+    dark = [fault for fault in faults if name in fault.target.split("~")]
+    steps = _steps(timeline, 0, timeline.n_step - 1, TRACK_POINTS)
+    way = places(timeline, steps, np.full(len(steps), ground))
+    place = (float(way.latitude_deg[0]), float(way.longitude_deg[0]))
+    traces = []
+    if name in masks_deg and timeline.n_satellite:
+        radius_m = np.linalg.norm(timeline.sky(0).r_ecef_m, axis=0)
+        satellite_m = float(np.nanmedian(radius_m[: timeline.n_satellite]))
+        edge = footprint_deg(*place, float(radius_m[ground]), satellite_m, masks_deg[name])
+        traces.append(line(name, cut_at_antimeridian(*edge), colour, 1, group=name, dash="dot"))
+    if _moves(way):
+        points = cut_at_antimeridian(way.longitude_deg, way.latitude_deg)
+        traces.append(line(name, points, colour, 2, group=name, dash="dash"))
+    traces.append(line(name, _passes(timeline, own), colour, 4, group=name))
+    in_dark = [clipped for span in own for fault in dark if (clipped := _within(span, fault, timeline))]
+    if in_dark:
+        traces.append(line(name, _passes(timeline, in_dark), VERMILION, 5, group=name))
+    return [*traces, _mark(name, role, place, colour, dark)]
+
+
+def _moves(way: Geodetic) -> bool:
+    return bool(np.ptp(way.latitude_deg) > MOVES_DEG or np.ptp(way.longitude_deg) > MOVES_DEG)
+
+
+def _mark(name: str, role: str, place: tuple[float, float], colour: str, dark: Sequence[FaultWindow]) -> go.Scatter:
     causes = "".join(f"<br>{text(f.fault)} from {f.start_s:.0f} s to {f.end_s:.0f} s" for f in dark)
     return go.Scatter(
         name=text(name),
@@ -154,6 +167,19 @@ def _station(name: str, role: str, place: tuple[float, float], colour: str, dark
     )
 
 
+def _other_stations(timeline: Timeline, grounds: Sequence[int]) -> go.Scatter:
+    where = places(timeline, np.zeros(len(grounds), np.int64), np.array(grounds))
+    return go.Scatter(
+        name="other ground nodes",
+        x=where.longitude_deg.round(2).tolist(),
+        y=where.latitude_deg.round(2).tolist(),
+        mode="markers",
+        marker={"symbol": "diamond", "size": 7, "color": SOFT_INK, "line": {"color": "white", "width": 0.7}},
+        customdata=[text(timeline.nodes[ground].name) for ground in grounds],
+        hovertemplate="%{customdata}<br>%{y:.2f}°, %{x:.2f}°<extra></extra>",
+    )
+
+
 def _beside(longitude_deg: float) -> str:
     """Where a name stands so that the map's edge does not cut it."""
     if abs(longitude_deg) < EDGE_DEG:
@@ -161,46 +187,46 @@ def _beside(longitude_deg: float) -> str:
     return "bottom left" if longitude_deg > 0 else "bottom right"
 
 
-def _moment(
-    timeline: Timeline, latitude_deg: FloatArray, longitude_deg: FloatArray, usable: BoolArray, step: int
-) -> list[go.Scatter]:
+def _moment(timeline: Timeline, faults: Sequence[FaultWindow], step: int) -> list[go.Scatter]:
     """ISLs, GSLs and satellites at one step."""
-    rows = np.arange(int(timeline.step_start[step]), int(timeline.step_start[step + 1]))
-    rows = rows[usable[rows]]
+    sky, t_s = timeline.sky(step), float(timeline.t_s[step])
+    link = sky.link[~masked(timeline, sky.link, np.full(len(sky.link), t_s), faults)]
+    node = np.arange(len(timeline.nodes))
+    where = places(timeline, np.full(len(node), step), node)
     lines: list[go.Scatter] = []
     for kind, colour, width in ((LinkKind.ISL, BLUE, 0.8), (LinkKind.GSL, GREEN, 2.2)):
-        link = timeline.link[rows]
-        link = link[timeline.links.kind[link] == int(kind)]
-        ends = np.stack([timeline.links.a[link], timeline.links.b[link]], axis=-1)
-        line = _joined(cut_at_antimeridian(longitude_deg[pair, step], latitude_deg[pair, step]) for pair in ends)
-        trace = _line(f"{kind.name}s", line, colour, width, group=kind.name, legend=True)
+        of_kind = link[timeline.links.kind[link] == int(kind)]
+        ends = np.stack([timeline.links.a[of_kind], timeline.links.b[of_kind]], axis=-1)
+        points = joined(cut_at_antimeridian(where.longitude_deg[pair], where.latitude_deg[pair]) for pair in ends)
+        trace = line(f"{kind.name}s", points, colour, width, group=kind.name, legend=True)
         trace.opacity = 0.5 if kind is LinkKind.ISL else 1
         lines.append(trace)
-    satellites = [number for number, node in enumerate(timeline.nodes) if node.role == "satellite"]
-    lit = timeline.illumination_ratio[satellites, step]
-    marks = go.Scatter(
+    return [*lines, _satellites(timeline, where, sky.illumination_ratio.astype(np.float64))]
+
+
+def _satellites(timeline: Timeline, where: Geodetic, illumination_ratio: FloatArray) -> go.Scatter:
+    """Every satellite that still flies."""
+    flying = np.flatnonzero(~np.isnan(where.latitude_deg[: timeline.n_satellite]))
+    lit = illumination_ratio[flying]
+    return go.Scatter(
         name="satellites (dark: in eclipse)",
-        x=longitude_deg[satellites, step].round(2).tolist(),
-        y=latitude_deg[satellites, step].round(2).tolist(),
+        x=where.longitude_deg[flying].round(2).tolist(),
+        y=where.latitude_deg[flying].round(2).tolist(),
         mode="markers",
         marker={
-            "size": 7,
+            "size": 7 if len(flying) <= TRACKS else 4,
             "color": [LIT if ratio > 0.5 else DARK for ratio in lit],
-            "line": {"color": INK, "width": 0.7},
+            "line": {"color": INK, "width": 0.7 if len(flying) <= TRACKS else 0.3},
         },
-        customdata=[
-            [text(timeline.nodes[n].name), f"{ratio * 100:.0f}"] for n, ratio in zip(satellites, lit, strict=True)
-        ],
+        customdata=[[text(timeline.nodes[n].name), f"{ratio * 100:.0f}"] for n, ratio in zip(flying, lit, strict=True)],
         hovertemplate="%{customdata[0]}<br>%{y:.1f}°, %{x:.1f}°, %{customdata[1]} % lit<extra></extra>",
     )
-    return [*lines, marks]
 
 
 def _frame_steps(timeline: Timeline) -> list[int]:
-    n_t = len(timeline.t_s)
-    links_a_step = max(len(timeline.link) // n_t, 1)
-    n_frame = max(2, min(FRAMES, FRAME_LINKS // links_a_step, n_t))
-    return sorted({int(step) for step in np.linspace(0, n_t - 1, n_frame)})
+    marks_a_step = len(timeline.sky(0).link) + timeline.n_satellite
+    n_frame = max(2, min(FRAMES, FRAME_MARKS // max(marks_a_step, 1), timeline.n_step))
+    return sorted({int(step) for step in np.linspace(0, timeline.n_step - 1, n_frame)})
 
 
 def _slider(timeline: Timeline, steps: Sequence[int]) -> dict[str, Any]:
@@ -217,27 +243,3 @@ def _slider(timeline: Timeline, steps: Sequence[int]) -> dict[str, Any]:
             for step in steps
         ],
     }
-
-
-def _line(
-    name: str, line: Line, colour: str, width: float, *, group: str, dash: str = "solid", legend: bool = False
-) -> go.Scatter:
-    return go.Scatter(
-        name=text(name),
-        legendgroup=group,
-        x=line[0],
-        y=line[1],
-        mode="lines",
-        line={"color": colour, "width": width, "dash": dash},
-        hoverinfo="skip",
-        showlegend=legend,
-    )
-
-
-def _joined(lines: Iterable[Line]) -> Line:
-    longitudes: list[float | None] = []
-    latitudes: list[float | None] = []
-    for line in lines:
-        longitudes += [*line[0], None]
-        latitudes += [*line[1], None]
-    return longitudes, latitudes

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
 
+from controller.timeline import utc_text
+
 EventKind = Literal[
     "run-started",  # run
     "step",  # the fields of StepRecord
@@ -21,7 +23,8 @@ EventKind = Literal[
     "fault-off",  # target, fault
     "job",  # the fields of JobRecord
     "workload",  # the fields of WorkloadResult
-    "node-lost",  # node, reason
+    "node-lost",  # node, reason: its process has ended
+    "node-down",  # node, reason: it has left the sky
     "run-ended",  # reason
 ]
 """The events of a run, with the fields that the report reads. An event may carry more."""
@@ -126,6 +129,7 @@ class Manifest:
     kernel: str
     cpu_count: int
     memory_bytes: int
+    start_s: float = 0.0  # where the run began, since the epoch
 
     @classmethod
     def here(
@@ -144,6 +148,7 @@ class Manifest:
         shaper: str,
         shaper_reason: str,
         time_scale: float = 1.0,
+        start_s: float = 0.0,
     ) -> Manifest:
         """The manifest of a run that starts now, on this machine."""
         return cls(
@@ -169,9 +174,5 @@ class Manifest:
             kernel=platform.release(),
             cpu_count=len(os.sched_getaffinity(0)),
             memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+            start_s=start_s,
         )
-
-
-def utc_text(moment_utc: datetime) -> str:
-    """A time as the record writes it: ISO 8601, milliseconds, Z."""
-    return moment_utc.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

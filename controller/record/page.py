@@ -99,11 +99,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Head:
-    """What stands at the top: the run's name, and its facts as (label, words)."""
+    """What stands at the top: the name, and facts as (label, words); and at the foot."""
 
     title: str
+    kind: str  # what the page is: "run report"
     kicker: str
     facts: Sequence[tuple[str, str]]
+    made_from: str
 
 
 def plot_slot(name: str) -> str:
@@ -150,7 +152,7 @@ def page(head: Head, tiles: Sequence[Tile], sections: Sequence[Section]) -> str:
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(head.title)} – skyrack run report</title>
+<title>{escape(head.title)} – skyrack {escape(head.kind)}</title>
 <style>{STYLE}</style>
 <script id="plotly">{get_plotlyjs()}</script>
 </head>
@@ -164,8 +166,8 @@ def page(head: Head, tiles: Sequence[Tile], sections: Sequence[Section]) -> str:
 </header>
 <div class="tiles">{shown_tiles}</div>
 {shown_sections}
-<footer>Made by skyrack from this run's manifest.json, events.jsonl and samples.jsonl. Coastlines: Natural Earth
-1:110m, public domain. Plots: plotly.js (MIT). This file needs no network.</footer>
+<footer>Made by skyrack from {escape(head.made_from)}. Coastlines: Natural Earth 1:110m, public domain. Plots:
+plotly.js (MIT). This file needs no network.</footer>
 </main>
 <script type="application/json" id="plots">{{
 {specs}

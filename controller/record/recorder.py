@@ -16,9 +16,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from controller.errors import InputError, SkyrackError
-from controller.record.model import EventKind, JobRecord, Manifest, Sample, StepRecord, WorkloadResult, utc_text
+from controller.record.model import EventKind, JobRecord, Manifest, Sample, StepRecord, WorkloadResult
 from controller.record.read import read_record
 from controller.record.summary import summarise
+from controller.timeline import utc_text
 
 MANIFEST = "manifest.json"
 EVENTS = "events.jsonl"

@@ -10,7 +10,7 @@ from controller.record.page import Head, Tile, page
 from controller.record.read import read_record
 from controller.record.recorder import write_text
 from controller.record.sections import SECTIONS, Run
-from controller.record.sky_series import until
+from controller.record.sky_series import series, until
 from controller.record.summary import compared, summarise
 from controller.record.words import count, ms, size, words
 from controller.timeline import Timeline
@@ -24,7 +24,8 @@ def write_report(run_dir: Path, timeline: Timeline) -> Path:
     Raises InputError when the folder holds no readable record.
     """
     record = read_record(run_dir)
-    run = Run(record, until(timeline, record.end_s), summarise(record), record.faults())
+    applied, faults = until(timeline, record.end_s), record.faults()
+    run = Run(record, applied, series(applied, faults), summarise(record), faults)
     path = run_dir / REPORT
     write_text(path, page(_head(run), _tiles(run), [section(run) for section in SECTIONS]))
     return path
@@ -33,11 +34,11 @@ def write_report(run_dir: Path, timeline: Timeline) -> Path:
 def _head(run: Run) -> Head:
     manifest = run.record.manifest
     epoch = datetime.fromisoformat(manifest.epoch_utc)
-    end = epoch + timedelta(seconds=run.record.end_s)
+    start, end = (epoch + timedelta(seconds=moment_s) for moment_s in run.span_s)
     roles = Counter(node.role.value for node in run.timeline.nodes)
     scale = "real time" if manifest.time_scale == 1 else f"{manifest.time_scale:g} × real time"
     facts = [
-        ("sky", f"{epoch:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"),
+        ("sky", f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"),
         ("nodes", ", ".join(count(number, role) for role, number in roles.items())),
         ("step", f"{manifest.step_s:g} s, {scale}"),
         ("runtime", manifest.engine_version or manifest.runtime),
@@ -45,7 +46,13 @@ def _head(run: Run) -> Head:
         ("seed", str(manifest.seed)),
         ("started", f"{datetime.fromisoformat(manifest.started_utc):%Y-%m-%d %H:%M:%S} UTC on {manifest.host}"),
     ]
-    return Head(manifest.scenario_name, f"skyrack {manifest.skyrack_version} · run {manifest.run_id}", facts)
+    return Head(
+        title=manifest.scenario_name,
+        kind="run report",
+        kicker=f"skyrack {manifest.skyrack_version} · run {manifest.run_id}",
+        facts=facts,
+        made_from="this run's manifest.json, events.jsonl and samples.jsonl",
+    )
 
 
 def _tiles(run: Run) -> list[Tile]:

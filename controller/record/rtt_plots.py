@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from controller.record.look import BLUE, CYCLE, ORANGE, axis, figure, shade_faults, text, time_axis
+from controller.record.look import BLUE, CYCLE, ORANGE, axis, every, figure, shade_faults, text, time_axis
 from controller.record.model import Sample
 from controller.record.read import FaultWindow
 from controller.record.summary import errors_us
@@ -40,14 +40,16 @@ def kind_of(rows: Sequence[Sample]) -> str:
 
 def thinned(rows: Sequence[Sample]) -> Sequence[Sample]:
     """Every n-th of them, so that at most POINTS_PER_PAIR are left."""
-    return rows[:: -(-len(rows) // POINTS_PER_PAIR)] if rows else rows
+    return rows[:: every(len(rows), POINTS_PER_PAIR)]
 
 
-def rtt_over_time(samples: Sequence[Sample], kind: str, end_s: float, faults: Sequence[FaultWindow]) -> go.Figure:
-    """Commanded as a line, measured as points, unanswered as crosses; a colour a pair."""
+def rtt_over_time(
+    samples: Sequence[Sample], kind: str, span_s: tuple[float, float], faults: Sequence[FaultWindow]
+) -> go.Figure:
+    """Commanded as a line, measured as points, unanswered as crosses; a colour a pair. span_s: of the whole run."""
     traces: list[Any] = []
-    for number, (pair, every) in enumerate(by_pair(samples, kind).items()):
-        rows = thinned(every)
+    for number, (pair, probes) in enumerate(by_pair(samples, kind).items()):
+        rows = thinned(probes)
         unanswered = [s for s in rows if s.commanded_rtt_us is not None and s.measured_rtt_us is None]
         shared = {
             "legendgroup": pair,
@@ -95,7 +97,7 @@ def rtt_over_time(samples: Sequence[Sample], kind: str, end_s: float, faults: Se
     fig = figure(
         traces,
         430 if kind == "path" else 340,
-        xaxis=time_axis(0, end_s),
+        xaxis=time_axis(*span_s),
         yaxis=axis("Round trip (ms)", rangemode="tozero"),
     )
     return shade_faults(fig, faults)

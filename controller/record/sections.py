@@ -10,18 +10,17 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from controller.orbit.frames import ecef_to_geodetic
 from controller.record.job_plots import comparison, job_timeline
 from controller.record.look import plot_json
 from controller.record.loop_plots import loop_over_time
-from controller.record.map_plot import sky_map
+from controller.record.map_plot import TRACK_S, TRACKS, sky_map, tracks_drawn
 from controller.record.page import Section, folded, plot_slot, remark, table
 from controller.record.read import FaultWindow, RunRecord
 from controller.record.rtt_plots import PAIRS_SHOWN, by_pair, error_distribution, rtt_over_time
-from controller.record.sky_plots import contact_gantt, links_over_time, sunlight
-from controller.record.sky_series import contact_spans, links_per_step, masked
+from controller.record.sky_plots import contact_gantt, contacts_left_out, links_over_time, sunlight
+from controller.record.sky_series import SkySeries, contact_spans
 from controller.record.summary import last_states
-from controller.record.words import count, ms, size, words
+from controller.record.words import count, ms, size, span, words
 from controller.timeline import Timeline
 
 DIGEST_SHOWN = 10
@@ -32,9 +31,15 @@ class Run:
     """What every part of the report is made from."""
 
     record: RunRecord
-    timeline: Timeline
+    timeline: Timeline  # as far as the run went
+    series: SkySeries
     summary: Mapping[str, Any]  # as in summary.json
     faults: tuple[FaultWindow, ...]
+
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """When the run began and ended, since the epoch."""
+        return float(self.timeline.t_s[0]), self.record.end_s
 
 
 def round_trips(run: Run) -> Section:
@@ -49,7 +54,7 @@ def round_trips(run: Run) -> Section:
         pairs = len(by_pair(samples, kind))
         if pairs:
             more = f" ({PAIRS_SHOWN} of {pairs} pairs shown at first)" if pairs > PAIRS_SHOWN else ""
-            figures[f"rtt-{kind}"] = (title + more, rtt_over_time(samples, kind, run.record.end_s, run.faults))
+            figures[f"rtt-{kind}"] = (title + more, rtt_over_time(samples, kind, run.span_s, run.faults))
     if run.summary["rtt_error_us"]["count"]:
         figures["rtt-error"] = ("Error", error_distribution(samples))
     body = "".join(f"<h3>{escape(title)}</h3>{plot_slot(name)}" for name, (title, _) in figures.items())
@@ -71,13 +76,9 @@ def round_trips(run: Run) -> Section:
 
 def links(run: Run) -> Section:
     """How many links were up, and whether the loop applied what the sky allowed."""
-    expected = dict(
-        zip(
-            run.timeline.t_s.round(6).tolist(),
-            links_per_step(run.timeline, ~masked(run.timeline, run.faults)).tolist(),
-            strict=True,
-        )
-    )
+    series = run.series
+    usable = (series.isl_usable + series.gsl_usable).tolist()
+    expected = dict(zip(series.t_s.round(6).tolist(), usable, strict=True))
     steps = run.record.steps
     agree = sum(expected.get(step.t_s) == step.links_up for step in steps)
     lead = (
@@ -86,29 +87,34 @@ def links(run: Run) -> Section:
     )
     checked = f"In {agree:,} of {count(len(steps), 'step')} the loop had just as many links up as this plan says."
     body = plot_slot("links") + (f"<p>{checked}</p>" if steps else remark("The loop recorded no step."))
-    lost = [event for event in run.record.events if event.kind == "node-lost"]
+    ends = {"node-lost": "was lost", "node-down": "left the sky"}
     body += "".join(
-        remark(f"{event.fields.get('node')} was lost at {event.t_s:.0f} s: {event.fields.get('reason')}")
-        for event in lost
+        remark(f"{event.fields.get('node')} {ends[event.kind]} at {event.t_s:.0f} s: {event.fields.get('reason')}")
+        for event in run.record.events
+        if event.kind in ends
     )
-    return _section("links", "Links up", lead, body, {"links": links_over_time(run.timeline, run.record)})
+    return _section("links", "Links up", lead, body, {"links": links_over_time(run.series, run.record)})
 
 
 def ground_track_map(run: Run) -> Section:
     """The map, and each ground node's contacts."""
-    places = ecef_to_geodetic(run.timeline.r_ecef_m)
-    masks_deg = _masks_deg(run.record.manifest.scenario_text)
-    figures = {
-        "map": sky_map(run.timeline, places.latitude_deg, places.longitude_deg, masks_deg, run.faults),
-    }
+    figures = {"map": sky_map(run.timeline, _masks_deg(run.record.manifest.scenario_text), run.faults)}
     lead = (
         "Equirectangular. Thick tracks are passes, in the colour of the ground node that they serve (red: in "
         "blackout); dotted circles are where a satellite must be overhead to stand above that node's mask."
     )
+    if run.timeline.t_s[-1] - run.timeline.t_s[0] > TRACK_S:
+        lead += f" Tracks and passes are those of the first {span(TRACK_S)}."
+    if run.timeline.n_satellite > TRACKS:
+        lead += (
+            f" Of {tracks_drawn(run.timeline)} of {count(run.timeline.n_satellite, 'satellite')} the track is drawn."
+        )
     body = plot_slot("map") + "<h3>Contacts</h3>"
     if contact_spans(run.timeline):
         figures["contacts"] = contact_gantt(run.timeline, run.faults)
         body += plot_slot("contacts")
+        if left_out := contacts_left_out(run.timeline):
+            body += remark(left_out)
     else:
         body += remark("No ground node had a satellite above its mask during this run.")
     return _section("map", "Where they were", lead, body, figures)
@@ -161,9 +167,9 @@ def bent_pipe_or_in_orbit(run: Run) -> Section:
 def sun(run: Run) -> Section:
     """How many satellites are lit."""
     lead = "Eclipse is a matter of power, never of links: a dark satellite still carries traffic."
-    if not any(node.role == "satellite" for node in run.timeline.nodes):
+    if not run.timeline.n_satellite:
         return _section("sunlight", "Sunlight", lead, remark("This scenario has no satellites."), {})
-    return _section("sunlight", "Sunlight", lead, plot_slot("sunlight"), {"sunlight": sunlight(run.timeline)})
+    return _section("sunlight", "Sunlight", lead, plot_slot("sunlight"), {"sunlight": sunlight(run.series)})
 
 
 def loop(run: Run) -> Section:

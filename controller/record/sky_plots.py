@@ -18,33 +18,39 @@ from controller.record.look import (
     SKY_BLUE,
     VERMILION,
     axis,
+    every,
     figure,
     shade_faults,
     text,
     time_axis,
 )
 from controller.record.read import FaultWindow, RunRecord
-from controller.record.sky_series import contact_spans, links_per_step, masked, of_kind
-from controller.timeline import LinkKind, Timeline
+from controller.record.sky_series import ContactSpan, SkySeries, contact_spans
+from controller.record.words import count
+from controller.timeline import Head, IntArray
 
-FULL_SUN, UMBRA = 0.999, 0.001
-"""Illumination ratios above and below which a satellite counts as wholly lit, and as wholly dark."""
+STEPS_DRAWN = 4_000
+"""Points of a series; of a longer one every n-th step is drawn."""
+HANDOVERS_DRAWN = 2_000
+GROUNDS_DRAWN, CONTACTS_DRAWN = 40, 2_000
+"""Rows and bars of the contacts' plot; more cannot be told apart."""
 
 
-def links_over_time(timeline: Timeline, record: RunRecord) -> go.Figure:
+def links_over_time(series: SkySeries, record: RunRecord) -> go.Figure:
     """ISLs and GSLs that are usable, with what the geometry alone would allow behind; handovers as ticks."""
     faults = record.faults()
-    lost = masked(timeline, faults)
-    t_s = timeline.t_s.tolist()
+    some = slice(None, None, every(len(series.t_s), STEPS_DRAWN))
+    t_s = series.t_s[some].tolist()
     fig = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.55, 0.45], vertical_spacing=0.09)
-    for row, (kind, colour) in enumerate(((LinkKind.ISL, BLUE), (LinkKind.GSL, GREEN)), 1):
-        rows = of_kind(timeline, kind)
-        geometry, usable = links_per_step(timeline, rows), links_per_step(timeline, rows & ~lost)
+    for row, (kind, geometry, usable, colour) in enumerate(
+        (("ISLs", series.isl, series.isl_usable, BLUE), ("GSLs", series.gsl, series.gsl_usable, GREEN)), 1
+    ):
         if np.any(geometry != usable):
-            fig.add_trace(_steps("geometry alone", t_s, geometry.tolist(), PALE, dash="dot", legend=row == 2), row, 1)
-        fig.add_trace(_steps(f"{kind.name}s usable", t_s, usable.tolist(), colour), row, 1)
-    top = 1.2 * max(int(links_per_step(timeline, of_kind(timeline, LinkKind.GSL)).max(initial=0)), 1)
+            fig.add_trace(_steps("geometry alone", t_s, geometry[some], PALE, dash="dot", legend=row == 2), row, 1)
+        fig.add_trace(_steps(f"{kind} usable", t_s, usable[some], colour), row, 1)
+    top = 1.2 * max(int(series.gsl.max(initial=0)), 1)
     handovers = [event for event in record.events if event.kind == "handover"]
+    handovers = handovers[:: every(len(handovers), HANDOVERS_DRAWN)]
     if handovers:
         fig.add_trace(
             go.Scatter(
@@ -64,17 +70,34 @@ def links_over_time(timeline: Timeline, record: RunRecord) -> go.Figure:
         )
     fig.update_layout(figure([], 430).layout)
     fig.update_xaxes(**axis())
-    fig.update_xaxes(**time_axis(t_s[0], t_s[-1]), row=2)
+    fig.update_xaxes(**time_axis(t_s[0], float(series.t_s[-1])), row=2)
     fig.update_yaxes(**_whole_numbers("ISLs", fig.data[0].y), row=1)
     fig.update_yaxes(**axis("GSLs", range=[0, 1.12 * top]), row=2)
     return shade_faults(fig, faults, y_axis="y2")
 
 
-def contact_gantt(timeline: Timeline, faults: Sequence[FaultWindow]) -> go.Figure:
+def contacts_left_out(head: Head) -> str:
+    """What of the contacts `contact_gantt` leaves out, in words; empty if nothing."""
+    spans, drawn = contact_spans(head), len(_drawn(head))
+    if drawn == len(spans):
+        return ""
+    grounds = len(head.nodes) - head.n_satellite
+    return (
+        f"Drawn are {drawn:,} of {count(len(spans), 'contact')} and {min(grounds, GROUNDS_DRAWN)} of "
+        f"{count(grounds, 'ground node')}; `skyrack contacts` lists them all."
+    )
+
+
+def _drawn(head: Head) -> list[ContactSpan]:
+    last_ground = head.n_satellite + GROUNDS_DRAWN
+    return [span for span in contact_spans(head) if span.ground < last_ground][:CONTACTS_DRAWN]
+
+
+def contact_gantt(head: Head, faults: Sequence[FaultWindow]) -> go.Figure:
     """Which satellite serves each ground node when; neighbours in time alternate in colour; blackouts hatched."""
-    spans = contact_spans(timeline)
-    grounds = [n for n, node in enumerate(timeline.nodes) if node.role != "satellite"]
-    names = [timeline.nodes[n].name for n in grounds]
+    spans = _drawn(head)
+    grounds = range(head.n_satellite, min(len(head.nodes), head.n_satellite + GROUNDS_DRAWN))
+    names = [head.nodes[n].name for n in grounds]
     traces: list[Any] = []
     for parity, colour in enumerate((SKY_BLUE, BLUE)):
         chosen = [s for n in grounds for i, s in enumerate(x for x in spans if x.ground == n) if i % 2 == parity]
@@ -82,12 +105,12 @@ def contact_gantt(timeline: Timeline, faults: Sequence[FaultWindow]) -> go.Figur
             go.Bar(
                 name="contact",
                 orientation="h",
-                y=[text(timeline.nodes[span.ground].name) for span in chosen],
+                y=[text(head.nodes[span.ground].name) for span in chosen],
                 base=[span.start_s for span in chosen],
                 x=[span.end_s - span.start_s for span in chosen],
                 width=0.5,
                 marker={"color": colour, "line": {"color": "white", "width": 1}},
-                text=[text(timeline.nodes[span.satellite].name) for span in chosen],
+                text=[text(head.nodes[span.satellite].name) for span in chosen],
                 textposition="inside",
                 insidetextanchor="middle",
                 textangle=0,
@@ -123,43 +146,41 @@ def contact_gantt(timeline: Timeline, faults: Sequence[FaultWindow]) -> go.Figur
         traces,
         120 + 46 * len(grounds),
         barmode="overlay",
-        xaxis=time_axis(float(timeline.t_s[0]), float(timeline.t_s[-1])),
+        xaxis=time_axis(float(head.t_s[0]), float(head.t_s[-1])),
         yaxis=axis(
             categoryorder="array", categoryarray=[text(name) for name in reversed(names)], showgrid=False, ticks=""
         ),
     )
 
 
-def sunlight(timeline: Timeline) -> go.Figure:
+def sunlight(series: SkySeries) -> go.Figure:
     """How many satellites stand in full sun, in penumbra and in the Earth's umbra, over time."""
-    satellites = [n for n, node in enumerate(timeline.nodes) if node.role == "satellite"]
-    ratio = timeline.illumination_ratio[satellites]
-    lit, dark = (ratio >= FULL_SUN).sum(axis=0), (ratio <= UMBRA).sum(axis=0)
-    penumbra = len(satellites) - lit - dark
-    t_s = timeline.t_s.tolist()
+    some = slice(None, None, every(len(series.t_s), STEPS_DRAWN))
+    t_s = series.t_s[some].tolist()
+    satellites = int((series.in_sun + series.in_penumbra + series.in_umbra).max())
     traces = [
         go.Scatter(
             name=name,
             x=t_s,
-            y=series.tolist(),
+            y=counts[some].tolist(),
             stackgroup="sun",
             mode="lines",
             line={"width": 0.8, "color": "white", "shape": "hv"},
             fillcolor=colour,
             hovertemplate=f"%{{y}} {name}",
         )
-        for name, series, colour in (
-            ("in full sun", lit, "#F5C04A"),
-            ("in penumbra", penumbra, "#C98A5B"),
-            ("in umbra", dark, "#4A5568"),
+        for name, counts, colour in (
+            ("in full sun", series.in_sun, "#F5C04A"),
+            ("in penumbra", series.in_penumbra, "#C98A5B"),
+            ("in umbra", series.in_umbra, "#4A5568"),
         )
     ]
     return figure(
         traces,
         300,
         hovermode="x unified",
-        xaxis=time_axis(t_s[0], t_s[-1]),
-        yaxis=axis("Satellites", range=[0, len(satellites)]),
+        xaxis=time_axis(t_s[0], float(series.t_s[-1])),
+        yaxis=axis("Satellites", range=[0, satellites]),
     )
 
 
@@ -170,12 +191,12 @@ def _whole_numbers(title: str, counts: Sequence[int]) -> dict[str, Any]:
 
 
 def _steps(
-    name: str, t_s: list[float], y: list[int], colour: str, dash: str = "solid", legend: bool = True
+    name: str, t_s: list[float], y: IntArray, colour: str, dash: str = "solid", legend: bool = True
 ) -> go.Scatter:
     return go.Scatter(
         name=name,
         x=t_s,
-        y=y,
+        y=y.tolist(),
         mode="lines",
         line={"color": colour, "width": 1.8, "dash": dash, "shape": "hv"},
         hovertemplate="%{x:.0f} s: %{y}",

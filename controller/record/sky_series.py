@@ -1,19 +1,40 @@
-"""What the report draws of the sky, worked out from the timeline: contacts, links over time, tracks on the map."""
+"""What the report draws of the sky, worked out from the timeline: contacts, links and sunlight over time, places.
+
+A timeline may be longer than memory: all of this goes through its blocks one after another, and keeps a few numbers of
+each step, or what is asked for of some steps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from controller.orbit.frames import Geodetic, ecef_to_geodetic
 from controller.record.read import FaultWindow
-from controller.timeline import BoolArray, FloatArray, IntArray, LinkKind, Timeline
+from controller.timeline import (
+    Block,
+    BoolArray,
+    ContactTable,
+    FloatArray,
+    Head,
+    Int32Array,
+    IntArray,
+    LinkKind,
+    Timeline,
+)
+
+FULL_SUN, UMBRA = 0.999, 0.001
+"""Illumination ratios above and below which a satellite counts as wholly lit, and as wholly dark."""
+
+_INSTANT_S = 0.01
+"""Contacts are told to 10 ms: at their very ends a step may lie on either side."""
 
 
 @dataclass(frozen=True)
 class ContactSpan:
-    """A ground node and a satellite joined from step `first` to step `last`, both included."""
+    """A ground node and a satellite joined from step `first` to step `last`, both included; none where first > last."""
 
     ground: int  # indexes Timeline.nodes
     satellite: int
@@ -24,122 +45,123 @@ class ContactSpan:
     max_elevation_deg: float
 
 
+@dataclass(frozen=True)
+class SkySeries:
+    """The sky step by step, in numbers. Shapes: all (n_t,)."""
+
+    t_s: FloatArray
+    isl: IntArray  # links that the geometry allows
+    gsl: IntArray
+    isl_usable: IntArray  # less those that a fault masks
+    gsl_usable: IntArray
+    in_sun: IntArray  # satellites that see the whole Sun
+    in_penumbra: IntArray
+    in_umbra: IntArray
+
+
 def until(timeline: Timeline, end_s: float) -> Timeline:
-    """The timeline's part that was applied by end_s: all of it, or less where a run ended early."""
+    """The timeline's part that was applied by end_s: all of it, or less where a run ended early.
+
+    A view, no copy: blocks that lie beyond are still there, and `blocks` leaves them out.
+    """
     n_t = max(int(np.searchsorted(timeline.t_s, end_s, side="right")), 1)
-    n_row = int(timeline.step_start[n_t])
-    return replace(
-        timeline,
-        t_s=timeline.t_s[:n_t],
-        r_ecef_m=timeline.r_ecef_m[:, :n_t],
-        illumination_ratio=timeline.illumination_ratio[:, :n_t],
-        step_start=timeline.step_start[: n_t + 1],
-        link=timeline.link[:n_row],
-        range_m=timeline.range_m[:n_row],
-        delay_us=timeline.delay_us[:n_row],
-        elevation_deg=timeline.elevation_deg[:n_row],
-    )
+    if n_t == timeline.n_step:
+        return timeline
+    begun = timeline.contacts.start_s <= end_s
+    rows = {name: column[begun] for name, column in vars(timeline.contacts).items()}
+    rows["end_s"] = np.minimum(rows["end_s"], end_s)
+    return replace(timeline, t_s=timeline.t_s[:n_t], contacts=ContactTable(**rows))
 
 
-def step_of_row(timeline: Timeline) -> IntArray:
-    """The step that owns each row of the timeline's links. Shape (n_row,)."""
-    return np.repeat(np.arange(len(timeline.t_s)), np.diff(timeline.step_start))
+def blocks(timeline: Timeline) -> Iterator[Block]:
+    """The blocks, the last one only as far as the timeline goes."""
+    for first in range(0, timeline.n_step, timeline.blocks.block_steps):
+        block = timeline.blocks[first // timeline.blocks.block_steps]
+        n_t = min(block.n_step, timeline.n_step - first)
+        yield block if n_t == block.n_step else _cut(block, n_t)
 
 
-def masked(timeline: Timeline, faults: Sequence[FaultWindow]) -> BoolArray:
-    """Which rows of the timeline's links some fault kept from being used. Shape (n_row,)."""
-    row_t_s = timeline.t_s[step_of_row(timeline)]
-    a, b = timeline.links.a[timeline.link], timeline.links.b[timeline.link]
-    index = {node.name: number for number, node in enumerate(timeline.nodes)}
-    rows = np.zeros(len(row_t_s), np.bool_)
+def series(timeline: Timeline, faults: Sequence[FaultWindow]) -> SkySeries:
+    """Links and sunlight of every step."""
+    parts = [_series_of(timeline, block, faults) for block in blocks(timeline)]
+    return SkySeries(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
+
+
+def masked(head: Head, link: Int32Array, t_s: FloatArray, faults: Sequence[FaultWindow]) -> BoolArray:
+    """Which links some fault keeps from being used. Shapes: link (n,), indexes LinkTable, t_s (n,) when → (n,)."""
+    a, b = head.links.a[link], head.links.b[link]
+    index = {node.name: number for number, node in enumerate(head.nodes)}
+    rows = np.zeros(len(link), np.bool_)
     for fault in faults:
         ends = [index.get(name, -1) for name in fault.target.split("~")]
         hit = (a == ends[0]) | (b == ends[0])
         if len(ends) == 2:
             hit &= (a == ends[1]) | (b == ends[1])
-        rows |= hit & (row_t_s >= fault.start_s) & (row_t_s < fault.end_s)
+        rows |= hit & (t_s >= fault.start_s) & (t_s < fault.end_s)
     return rows
 
 
-def links_per_step(timeline: Timeline, rows: BoolArray) -> IntArray:
-    """How many of the chosen rows each step has. Shapes: rows (n_row,) → (n_t,)."""
-    return np.bincount(step_of_row(timeline)[rows], minlength=len(timeline.t_s)).astype(np.int64)
+def places(timeline: Timeline, step: IntArray, node: IntArray) -> Geodetic:
+    """Where nodes are at steps; NaN after a node's end. Shapes: step and node (n,) → (n,)."""
+    r_ecef_m = np.full((len(step), 3), np.nan)
+    of_block = step // timeline.blocks.block_steps
+    for number in np.unique(of_block).tolist():
+        block, here = timeline.blocks[number], np.flatnonzero(of_block == number)
+        r_ecef_m[here] = block.r_ecef_m[step[here] - block.first_step, :, node[here]]
+    return ecef_to_geodetic(r_ecef_m)
 
 
-def of_kind(timeline: Timeline, kind: LinkKind) -> BoolArray:
-    """Which rows are links of this kind. Shape (n_row,)."""
-    rows: BoolArray = timeline.links.kind[timeline.link] == int(kind)
-    return rows
-
-
-def contact_spans(timeline: Timeline) -> list[ContactSpan]:
-    """Every unbroken time over which a ground node and a satellite are joined, whatever ports they use; by start."""
-    n_satellite = sum(node.role == "satellite" for node in timeline.nodes)
-    rows = np.flatnonzero(of_kind(timeline, LinkKind.GSL))
-    step = step_of_row(timeline)[rows]
-    a, b = timeline.links.a[timeline.link[rows]], timeline.links.b[timeline.link[rows]]
-    ground, satellite = np.where(a >= n_satellite, a, b), np.where(a >= n_satellite, b, a)
-    order = np.lexsort((step, satellite, ground))
-    rows, step, ground, satellite = rows[order], step[order], ground[order], satellite[order]
-    if not len(rows):
-        return []
-    breaks = (np.diff(ground) != 0) | (np.diff(satellite) != 0) | (np.diff(step) > 1)
-    spans = []
-    for part in np.split(np.arange(len(rows)), np.flatnonzero(breaks) + 1):
-        first, last = int(step[part[0]]), int(step[part[-1]])
-        spans.append(
-            ContactSpan(
-                ground=int(ground[part[0]]),
-                satellite=int(satellite[part[0]]),
-                first=first,
-                last=last,
-                start_s=float(timeline.t_s[first]),
-                end_s=float(timeline.t_s[min(last + 1, len(timeline.t_s) - 1)]),
-                max_elevation_deg=float(np.nanmax(timeline.elevation_deg[rows[part]])),
-            )
+def contact_spans(head: Head) -> list[ContactSpan]:
+    """Every contact of a ground node with a satellite, by start."""
+    table = head.contacts
+    rows = np.flatnonzero(table.kind == int(LinkKind.GSL))
+    first = np.searchsorted(head.t_s, table.start_s[rows] - _INSTANT_S)
+    last = np.searchsorted(head.t_s, table.end_s[rows] - _INSTANT_S) - 1
+    spans = [
+        ContactSpan(
+            ground=int(max(table.a[row], table.b[row])),
+            satellite=int(min(table.a[row], table.b[row])),
+            first=int(first[i]),
+            last=int(last[i]),
+            start_s=float(table.start_s[row]),
+            end_s=float(table.end_s[row]),
+            max_elevation_deg=float(table.max_elevation_deg[row]),
         )
+        for i, row in enumerate(rows)
+    ]
     return sorted(spans, key=lambda span: (span.start_s, span.ground))
 
 
-def cut_at_antimeridian(
-    longitude_deg: FloatArray, latitude_deg: FloatArray
-) -> tuple[list[float | None], list[float | None]]:
-    """A polyline in (−180°, 180°] for a flat map: where it crosses 180° it ends at one edge and goes on at the other.
+def _series_of(timeline: Timeline, block: Block, faults: Sequence[FaultWindow]) -> SkySeries:
+    n_t = block.n_step
+    t_s = timeline.t_s[block.first_step : block.first_step + n_t]
+    row_step = np.repeat(np.arange(n_t), np.diff(block.step_start))
+    usable = ~masked(timeline, block.link, t_s[row_step], faults)
+    kind = timeline.links.kind[block.link]
 
-    Shapes: (n,) each → lists with None at each cut.
-    """
-    longitudes: list[float | None] = []
-    latitudes: list[float | None] = []
-    for number, (longitude, latitude) in enumerate(zip(longitude_deg.tolist(), latitude_deg.tolist(), strict=True)):
-        if number and abs(longitude - longitude_deg[number - 1]) > 180:
-            before_longitude, before_latitude = float(longitude_deg[number - 1]), float(latitude_deg[number - 1])
-            edge = 180.0 if before_longitude > 0 else -180.0
-            # Both ends seen in one turn of the globe, so that the crossing lies between them.
-            unwrapped = longitude + 2 * edge
-            share = (edge - before_longitude) / (unwrapped - before_longitude)
-            at_edge = round(before_latitude + share * (latitude - before_latitude), 2)
-            longitudes += [edge, None, -edge]
-            latitudes += [at_edge, None, at_edge]
-        longitudes.append(round(longitude, 2))
-        latitudes.append(round(latitude, 2))
-    return longitudes, latitudes
+    def count(rows: BoolArray) -> IntArray:
+        return np.bincount(row_step[rows], minlength=n_t).astype(np.int64)
 
-
-def footprint_deg(
-    latitude_deg: float, longitude_deg: float, station_radius_m: float, satellite_radius_m: float, mask_deg: float
-) -> tuple[FloatArray, FloatArray]:
-    """Where a satellite must be overhead for a station to see it above its mask: a circle on a spherical Earth.
-
-    Radii are from the Earth's centre. Earth central angle: Wertz, Space Mission Analysis and Design, 3rd ed., sec. 5.2.
-    Shapes: longitude and latitude (181,) each, longitude in (−180°, 180°].
-    """
-    mask = np.radians(mask_deg)
-    central = np.pi / 2 - mask - np.arcsin(station_radius_m * np.cos(mask) / satellite_radius_m)
-    bearing = np.linspace(0, 2 * np.pi, 181)
-    latitude, longitude = np.radians(latitude_deg), np.radians(longitude_deg)
-    sin_edge = np.sin(latitude) * np.cos(central) + np.cos(latitude) * np.sin(central) * np.cos(bearing)
-    turn = np.arctan2(
-        np.sin(bearing) * np.sin(central) * np.cos(latitude), np.cos(central) - np.sin(latitude) * sin_edge
+    light = block.illumination_ratio[:, : timeline.n_satellite]
+    in_sun, in_umbra = (light >= FULL_SUN).sum(axis=1), (light <= UMBRA).sum(axis=1)
+    isl, gsl = kind == int(LinkKind.ISL), kind == int(LinkKind.GSL)
+    return SkySeries(
+        t_s=t_s,
+        isl=count(isl),
+        gsl=count(gsl),
+        isl_usable=count(isl & usable),
+        gsl_usable=count(gsl & usable),
+        in_sun=in_sun,
+        in_penumbra=(~np.isnan(light)).sum(axis=1) - in_sun - in_umbra,
+        in_umbra=in_umbra,
     )
-    edge_longitude_deg = (np.degrees(longitude + turn) + 180) % 360 - 180
-    return edge_longitude_deg, np.degrees(np.arcsin(np.clip(sin_edge, -1, 1)))
+
+
+def _cut(block: Block, n_t: int) -> Block:
+    """The first steps of a block."""
+    n_row = int(block.step_start[n_t])
+    return Block(
+        block.first_step, block.r_ecef_m[:n_t], block.illumination_ratio[:n_t], block.step_start[: n_t + 1],
+        block.link[:n_row], block.range_m[:n_row], block.range_rate_m_s[:n_row], block.delay_us[:n_row],
+        block.rate_bps[:n_row], block.elevation_deg[:n_row],
+    )  # fmt: skip

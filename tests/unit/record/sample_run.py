@@ -122,13 +122,14 @@ def _write_changes(recorder: Recorder, timeline: Timeline, t_s: float, before: s
 def _probe(
     timeline: Timeline, step: int, usable: BoolArray, pairs: Sequence[tuple[str, str]], random: np.random.Generator
 ) -> list[Sample]:
-    n_node = len(timeline.nodes)
+    n_node, sky = len(timeline.nodes), timeline.sky(step)
     index = {node.name: n for n, node in enumerate(timeline.nodes)}
     is_ground = np.array([node.role is not Role.SATELLITE for node in timeline.nodes])
-    routes = next_ports(n_node, timeline.links, timeline.sky(step), usable, is_ground)
-    panel = ports(n_node, timeline.links, timeline.sky(step), usable)
-    ends = np.array([(index[a], index[b]) for a, b in pairs])
-    costs = path_costs(routes, panel, ends[:, 0], ends[:, 1])
+    source, destination = (np.array([index[pair[end]] for pair in pairs]) for end in (0, 1))
+    destinations, column = np.unique(destination, return_inverse=True)
+    routes = next_ports(n_node, timeline.links, sky, usable, is_ground, destinations)
+    panel = ports(n_node, timeline.links, sky, usable)
+    costs = path_costs(routes, panel, destinations, source, column)
     samples = []
     for (a, b), delay_us, hops in zip(pairs, costs.delay_us.tolist(), costs.hops.tolist(), strict=True):
         is_up = delay_us >= 0

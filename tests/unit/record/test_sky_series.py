@@ -5,18 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from controller.record.map_plot import coastline
+from controller.orbit.frames import ecef_to_geodetic
+from controller.record.flat_map import coastline, cut_at_antimeridian, footprint_deg
 from controller.record.read import FaultWindow
-from controller.record.sky_series import (
-    contact_spans,
-    cut_at_antimeridian,
-    footprint_deg,
-    links_per_step,
-    masked,
-    of_kind,
-    until,
-)
-from controller.timeline import LinkKind
+from controller.record.sky_series import blocks, contact_spans, masked, places, series, until
+from controller.timeline import LinkKind, NodeEnd
+from tests.unit.hand_made import timeline as hand_made
 from tests.unit.record.sample_run import SampleRun
 
 
@@ -35,10 +29,10 @@ def test_a_line_westwards_over_the_antimeridian_is_cut_too() -> None:
 
 
 def test_contact_spans_hold_every_contact_once(sample_run: SampleRun) -> None:
-    """Walked step by step, each ground link lies in exactly one span, and spans of one pair never touch."""
+    """Walked step by step, each ground link lies in exactly one span; spans have their contacts' exact times."""
     timeline = sample_run.timeline
     expected = set()
-    for step in range(len(timeline.t_s)):
+    for step in range(timeline.n_step):
         link = timeline.sky(step).link
         for a, b, kind in zip(timeline.links.a[link], timeline.links.b[link], timeline.links.kind[link], strict=True):
             if kind == LinkKind.GSL:
@@ -46,44 +40,75 @@ def test_contact_spans_hold_every_contact_once(sample_run: SampleRun) -> None:
     spans = contact_spans(timeline)
     covered = [(s.ground, s.satellite, step) for s in spans for step in range(s.first, s.last + 1)]
     assert len(covered) == len(set(covered))
-    assert set(covered) == expected
-    assert all((s.ground, s.satellite, s.last + 1) not in expected for s in spans)
-    assert all(s.start_s == timeline.t_s[s.first] for s in spans)
+    # The last instant belongs to contacts that the end of the run cuts off, which have no length left there.
+    assert {row for row in expected if row[2] < timeline.n_step - 1} == set(covered)
+    for span in spans:
+        assert timeline.t_s[span.first] >= span.start_s - 0.01
+        assert timeline.t_s[span.last] < span.end_s
 
 
 def test_a_fault_masks_the_links_of_its_node_while_it_lasts(sample_run: SampleRun) -> None:
     """In a blackout of beijing just its one ground link is missing, from the start and until the end of the fault."""
     timeline = sample_run.timeline
-    fault = FaultWindow("beijing", "blackout", "silent", 60.0, 90.0)
-    every = np.ones(len(timeline.link), np.bool_)
-    lost = links_per_step(timeline, every) - links_per_step(timeline, ~masked(timeline, [fault]))
-    assert np.array_equal(lost, ((timeline.t_s >= 60) & (timeline.t_s < 90)).astype(int))
+    found = series(timeline, [FaultWindow("beijing", "blackout", "silent", 60.0, 90.0)])
+    assert np.array_equal(found.gsl - found.gsl_usable, ((timeline.t_s >= 60) & (timeline.t_s < 90)).astype(int))
+    assert np.array_equal(found.isl, found.isl_usable)
 
 
 def test_a_fault_of_a_link_masks_that_link_alone(sample_run: SampleRun) -> None:
     """A fault on "a~b" takes the one link between the two."""
     timeline = sample_run.timeline
-    row = int(timeline.link[0])
-    names = [timeline.nodes[int(ends[row])].name for ends in (timeline.links.a, timeline.links.b)]
-    rows = masked(timeline, [FaultWindow("~".join(names), "blackout", "silent", 0.0, 5.0)])
-    assert rows.sum() == 5
-    assert set(timeline.link[rows].tolist()) == {row}
+    link = timeline.sky(0).link
+    names = [timeline.nodes[int(ends[link[0]])].name for ends in (timeline.links.a, timeline.links.b)]
+    fault = FaultWindow("~".join(names), "blackout", "silent", 0.0, 5.0)
+    assert link[masked(timeline, link, np.zeros(len(link)), [fault])].tolist() == [link[0]]
+    assert not masked(timeline, link, np.full(len(link), 5.0), [fault]).any()
+    found = series(timeline, [fault])
+    assert (found.isl + found.gsl - found.isl_usable - found.gsl_usable).sum() == 5
 
 
-def test_kinds_add_up(sample_run: SampleRun) -> None:
-    """ISLs and GSLs together are all links of a step."""
+def test_series_count_every_link_and_every_satellite(sample_run: SampleRun) -> None:
+    """ISLs and GSLs together are all links of a step; lit, half lit and dark satellites are all satellites."""
     timeline = sample_run.timeline
-    total = sum(links_per_step(timeline, of_kind(timeline, kind)) for kind in LinkKind)
-    assert np.array_equal(total, np.diff(timeline.step_start))
+    found = series(timeline, [])
+    assert (found.isl + found.gsl).tolist() == [len(sky.link) for sky in timeline.skies()]
+    assert set((found.in_sun + found.in_penumbra + found.in_umbra).tolist()) == {66}
+    sky = timeline.sky(200)
+    assert found.in_umbra[200] == np.sum(sky.illumination_ratio[:66] <= 0.001)
 
 
-def test_a_run_that_ended_early_is_drawn_to_its_end_only(sample_run: SampleRun) -> None:
-    """Cut at 100.4 s, steps 0 to 100 are left, each with the links that it had."""
-    timeline = until(sample_run.timeline, 100.4)
-    assert len(timeline.t_s) == 101
-    assert timeline.r_ecef_m.shape[1] == timeline.illumination_ratio.shape[1] == 101
-    assert np.array_equal(timeline.sky(100).delay_us, sample_run.timeline.sky(100).delay_us)
-    assert len(timeline.link) == timeline.step_start[-1]
+def test_a_satellite_that_is_gone_is_neither_lit_nor_dark() -> None:
+    """After a node's end one satellite less is counted, and it has no place."""
+    timeline = hand_made(node_ends=(NodeEnd(2, 333.25, "decayed"),))
+    found = series(timeline, [])
+    total = found.in_sun + found.in_penumbra + found.in_umbra
+    assert total[33] == 6
+    assert total[34] == 5
+    assert np.isnan(places(timeline, np.array([34]), np.array([2])).latitude_deg).all()
+
+
+def test_series_do_not_depend_on_blocks() -> None:
+    """However a timeline is cut, its series and places are the same."""
+    whole, cut = hand_made(block_steps=60), hand_made(block_steps=7)
+    for name, values in vars(series(whole, [])).items():
+        assert np.array_equal(values, vars(series(cut, []))[name]), name
+    step, node = np.array([59, 3, 3, 28, 0]), np.array([0, 7, 1, 5, 2])
+    found = places(cut, step, node)
+    direct = ecef_to_geodetic(np.array([whole.sky(s).r_ecef_m[:, n] for s, n in zip(step, node, strict=True)]))
+    assert np.array_equal(found.longitude_deg, direct.longitude_deg)
+    assert np.array_equal(found.latitude_deg, direct.latitude_deg)
+
+
+def test_a_run_that_ended_early_is_drawn_to_its_end_only() -> None:
+    """Cut at 254 s of steps of 10 s, steps 0 to 25 are left in blocks and contacts, each with what it had."""
+    whole = hand_made(block_steps=16)
+    timeline = until(whole, 254.0)
+    assert timeline.n_step == 26
+    assert sum(block.n_step for block in blocks(timeline)) == 26
+    assert np.array_equal(series(timeline, []).gsl, series(whole, []).gsl[:26])
+    assert timeline.contacts.start_s.max() < 254.0
+    assert timeline.contacts.end_s.max() == 254.0
+    assert until(whole, 1e9) is whole
 
 
 def test_footprint_is_where_the_elevation_equals_the_mask() -> None:
