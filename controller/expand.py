@@ -8,15 +8,13 @@ from datetime import datetime
 
 import numpy as np
 
+from controller.links.budget import LIGHT_M_S
 from controller.links.service import Services
 from controller.links.whereabouts import Whereabouts
 from controller.orbit.frames import gmst_rad
 from controller.orbit.julian import julian_dates
 from controller.orbit.sun import ground_illumination_ratio, satellite_illumination_ratio, sun_mod_m
 from controller.timeline import Block, BoolArray, Float32Array, FloatArray, IntArray, LinkKind, LinkTable
-
-LIGHT_M_S = 299_792_458.0
-"""Speed of light in vacuum, exact (SI)."""
 
 # Numbers of one kind that a block holds, so that its arrays stay near the processor.
 _BLOCK_CELLS = 1 << 19

@@ -15,12 +15,17 @@ from controller.links.isl import (
     PREVIOUS_PLANE,
     IslPairs,
     element_set_pairs,
-    isl_geometry,
+    named_pairs,
     walker_pairs,
 )
+from controller.links.isl_access import IslView, acquired
+from controller.orbit.crossings import Spans
 from controller.orbit.elements import tle_orbits, walker_orbits
-from controller.orbit.ephemeris import propagate
-from controller.scenario.model import IslPolicy, Walker
+from controller.orbit.frames import ecef_to_geodetic, geodetic_to_ecef_m
+from controller.orbit.julian import julian_dates
+from controller.orbit.track import Track, states, track
+from controller.scenario.link_model import IslPolicy
+from controller.scenario.model import Walker
 from controller.scenario.tle import parse_tle
 from controller.timeline import FloatArray
 
@@ -84,12 +89,12 @@ def test_planes_are_found_again_from_states_alone() -> None:
     """The links found from the states of a Walker pattern are those of the pattern itself, its seam included."""
     for walker in (IRIDIUM, SHELL):
         orbits = walker_orbits(walker, EPOCH)
-        ephemeris = propagate([""] * walker.total, orbits, EPOCH, np.zeros(1))
-        found = element_set_pairs(ephemeris.r_teme_m[:, 0], ephemeris.v_teme_m_s[:, 0], "plus-grid")
+        _, r_m, v_m_s = states(orbits, julian_dates(EPOCH, np.zeros(1)))
+        found = element_set_pairs(r_m[:, 0], v_m_s[:, 0], "plus-grid")
         assert_no_port_is_used_twice(found)
         expected = {frozenset(row[:2]) for row in as_set(walker_pairs(walker, "plus-grid"))}
         assert {frozenset(row[:2]) for row in as_set(found)} == expected
-        ring = element_set_pairs(ephemeris.r_teme_m[:, 0], ephemeris.v_teme_m_s[:, 0], "ring")
+        ring = element_set_pairs(r_m[:, 0], v_m_s[:, 0], "ring")
         assert len(ring.a) == walker.total
 
 
@@ -97,44 +102,96 @@ def test_planes_are_found_again_from_states_alone() -> None:
 def test_real_element_sets_become_a_grid_of_partners_at_most_one_a_side() -> None:
     """From 2,990 Starlink sets of 2022-09-14: no port twice, in-plane partners in order, most joined on both sides."""
     sets = [s for s in parse_tle(STARLINK_TLE.read_text()) if s.name.startswith("STARLINK")]
-    ephemeris = propagate([s.name for s in sets], tle_orbits(sets), datetime(2022, 9, 14, 12, tzinfo=UTC), np.zeros(1))
-    pairs = element_set_pairs(ephemeris.r_teme_m[:, 0], ephemeris.v_teme_m_s[:, 0], "plus-grid")
+    _, r_m, v_m_s = states(tle_orbits(sets), julian_dates(datetime(2022, 9, 14, 12, tzinfo=UTC), np.zeros(1)))
+    pairs = element_set_pairs(r_m[:, 0], v_m_s[:, 0], "plus-grid")
     assert_no_port_is_used_twice(pairs)
     assert len(pairs.a) > 1.4 * len(sets)
 
 
-def facing_m(apart_m: float) -> FloatArray:
-    """Two satellites at 550 km, `apart_m` apart over the equator. Shape (2, 1, 3)."""
+def facing_track(apart_m: float) -> Track:
+    """Two satellites that stand still at 550 km over the equator, `apart_m` apart."""
     radius_m = 6_378_137.0 + 550_000.0
     half = math.asin(apart_m / 2.0 / radius_m)
-    return radius_m * np.array([[[math.cos(half), math.sin(half), 0.0]], [[math.cos(half), -math.sin(half), 0.0]]])
+    return still(radius_m * np.array([[math.cos(half), math.sin(half), 0.0], [math.cos(half), -math.sin(half), 0.0]]))
+
+
+def still(places_m: FloatArray) -> Track:
+    """Satellites that stand still. Shape (n_sat, 3)."""
+    knots_m = np.repeat(places_m.T[None], 12, axis=0)
+    return Track(EPOCH, -30.0, 10.0, knots_m, np.full(len(places_m), np.inf), ("",) * len(places_m))
 
 
 ONE_PAIR = IslPairs.of([(0, 1, FORE, AFT)])
 ONE_CROSS_PAIR = IslPairs.of([(0, 1, NEXT_PLANE, PREVIOUS_PLANE)])
 
 
-@pytest.mark.parametrize(("apart_m", "is_up"), [(5_016_500.0, True), (5_016_700.0, False)])
-def test_the_longest_link_at_550_km_that_grazes_80_km_is_5_016_6_km(apart_m: float, is_up: bool) -> None:
+def is_up(track: Track, policy: IslPolicy, pairs: IslPairs = ONE_PAIR, reach_m: float = math.inf) -> bool:
+    """Whether the one pair may be linked, at an instant and for a while alike."""
+    view = IslView(track, track, policy, reach_m)
+    found = view.usable(pairs, 0.0, 30.0, 10.0)
+    now = bool(view.margin(pairs, np.zeros(1, np.int64), np.array([12.0]))[0] >= 0.0)
+    assert (found.start_s.tolist(), found.end_s.tolist()) == (([0.0], [30.0]) if now else ([], []))
+    return now
+
+
+@pytest.mark.parametrize(("apart_m", "expected"), [(5_016_500.0, True), (5_016_700.0, False)])
+def test_the_longest_link_at_550_km_that_grazes_80_km_is_5_016_6_km(apart_m: float, expected: bool) -> None:
     """2·√((R + 550)² − (R + 80)²) = 5,016.6 km with R = 6,378.137 km."""
-    geometry = isl_geometry(ONE_PAIR, IslPolicy(), facing_m(apart_m), np.zeros((2, 1)))
-    assert geometry.range_m[0, 0] == pytest.approx(apart_m)
-    assert bool(geometry.is_up[0, 0]) == is_up
+    assert is_up(facing_track(apart_m), IslPolicy()) == expected
 
 
 def test_the_closest_point_is_that_of_the_segment_not_of_the_line() -> None:
     """Two satellites one above the other see each other, though the line through them meets the Earth's centre."""
-    r_m = np.array([[[7_000_000.0, 0.0, 0.0]], [[8_000_000.0, 1.0, 0.0]]])
-    assert isl_geometry(ONE_PAIR, IslPolicy(), r_m, np.zeros((2, 1))).is_up.all()
+    assert is_up(still(np.array([[7_000_000.0, 0.0, 0.0], [8_000_000.0, 1.0, 0.0]])), IslPolicy())
 
 
 def test_range_and_latitude_limits() -> None:
-    """A link beyond max_range_m is down; one between planes is down while either end is above the latitude."""
-    r_m = facing_m(3_000_000.0)
-    assert not isl_geometry(ONE_PAIR, IslPolicy(max_range_m=2_999_999.0), r_m, np.zeros((2, 1))).is_up.any()
-    assert isl_geometry(ONE_PAIR, IslPolicy(max_range_m=3_000_001.0), r_m, np.zeros((2, 1))).is_up.all()
+    """A link beyond max_range_m or its budget's reach is down; one between planes is, while an end is too far north."""
+    track = facing_track(3_000_000.0)
+    assert not is_up(track, IslPolicy(max_range_m=2_999_999.0))
+    assert is_up(track, IslPolicy(max_range_m=3_000_001.0))
+    assert not is_up(track, IslPolicy(), reach_m=2_999_999.0)
     polar = IslPolicy(cross_plane_max_latitude_deg=70.0)
-    for latitudes_deg, is_up in (((69.0, -69.0), True), ((69.0, -71.0), False), ((71.0, 0.0), False)):
-        latitude_deg = np.array(latitudes_deg)[:, None]
-        assert isl_geometry(ONE_CROSS_PAIR, polar, r_m, latitude_deg).is_up.item() == is_up
-        assert isl_geometry(ONE_PAIR, polar, r_m, latitude_deg).is_up.item()
+    for latitudes_deg, expected in (((69.0, 60.0), True), ((69.0, 71.0), False), ((-71.0, -60.0), False)):
+        places = geodetic_to_ecef_m(np.array(latitudes_deg), np.zeros(2), np.full(2, 550_000.0))
+        assert is_up(still(places), polar, ONE_CROSS_PAIR) == expected
+        assert is_up(still(places), polar, ONE_PAIR)
+
+
+def test_edges_of_a_cross_plane_link_are_those_of_the_latitude() -> None:
+    """Where the latitude rule ends a link, its higher end is at that latitude, within what it flies in 10 ms."""
+    flown = track([""] * 66, walker_orbits(IRIDIUM, EPOCH), EPOCH, 0.0, 6_000.0)
+    pairs = walker_pairs(IRIDIUM, "plus-grid")
+    view = IslView(flown, flown, IslPolicy(cross_plane_max_latitude_deg=70.0, grazing_altitude_m=0.0), math.inf)
+    found = view.usable(pairs, 0.0, 6_000.0, 20.0)
+    inner = np.flatnonzero((found.start_s > 0.0) & pairs.is_cross_plane[found.row])
+    assert len(inner) > 100
+    ends = np.stack([flown.at(end[found.row[inner]], found.start_s[inner]).r_m for end in (pairs.a, pairs.b)])
+    highest_deg = np.abs(ecef_to_geodetic(ends).latitude_deg).max(axis=0)
+    assert highest_deg == pytest.approx(np.full(len(inner), 70.0), abs=0.01 * 360.0 / 6_000.0)
+
+
+def test_a_slew_limit_holds_a_link_that_turns_too_fast() -> None:
+    """Two satellites 1,000 km apart whose relative speed of 10 km/s is square to the line turn by 0.573° a second."""
+    knots_s = np.arange(12) * 10.0 - 30.0
+    fixed = np.repeat(np.array([[8_000_000.0], [0.0], [0.0]])[None], 12, axis=0)
+    moving = np.stack([np.full(12, 9_000_000.0), 10_000.0 * (knots_s - 12.0), np.zeros(12)], axis=1)[:, :, None]
+    slewing = Track(EPOCH, -30.0, 10.0, np.concatenate((fixed, moving), axis=2), np.full(2, np.inf), ("", ""))
+    row, at_s = np.zeros(1, np.int64), np.array([12.0])
+    for limit_deg_s, expected in ((0.572, False), (0.574, True)):
+        view = IslView(slewing, slewing, IslPolicy(max_slew_deg_s=limit_deg_s), math.inf)
+        assert bool(view.margin(ONE_PAIR, row, at_s)[0] >= 0.0) == expected
+
+
+def test_acquisition_delays_what_begins_in_the_run_alone() -> None:
+    """A pairing that is up at the start has been acquired; a later one carries data so much later, or never."""
+    spans = Spans(np.arange(3), np.array([0.0, 5.0, 5.0]), np.array([9.0, 9.0, 6.0]))
+    left = acquired(spans, IslPolicy(acquisition_s=2.0), 0.0)
+    assert (left.row.tolist(), left.start_s.tolist(), left.end_s.tolist()) == ([0, 1], [0.0, 7.0], [9.0, 9.0])
+
+
+def test_named_pairs_take_ports_in_their_order() -> None:
+    """Each satellite's first pair is on its first port, its second on its second; two constellations count apart."""
+    names = ["a", "b", "c"]
+    assert as_set(named_pairs(names, [("a", "b"), ("a", "c")])) == {(0, 1, 0, 0), (0, 2, 1, 0)}
+    assert as_set(named_pairs(names, [("a", "x"), ("b", "x")], ["x"])) == {(0, 0, 0, 0), (1, 0, 0, 1)}
