@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import click
 
-from controller.cli import job_commands, plan_commands, run_commands
+from controller.cli import job_commands, path_command, plan_commands, run_commands
 from controller.cli.terminal import err
 from controller.errors import SkyrackError
 
@@ -23,7 +23,7 @@ def skyrack() -> None:
     """
 
 
-for command in (*plan_commands.COMMANDS, *run_commands.COMMANDS, *job_commands.COMMANDS):
+for command in (*plan_commands.COMMANDS, *path_command.COMMANDS, *run_commands.COMMANDS, *job_commands.COMMANDS):
     skyrack.add_command(command)
 
 
