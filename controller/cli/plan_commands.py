@@ -38,28 +38,35 @@ def doctor(nodes: int, as_json: bool) -> None:
 @click.command()
 def presets() -> None:
     """List the scenarios that come along."""
-    from controller.scenario.load import load_scenario, preset_names
+    from controller.scenario.load import load_scenario, preset_names, preset_summary
 
     rows = []
     for name in preset_names():
         scenario = load_scenario(name)
-        rows.append((name, len(scenario.satellite_names), len(scenario.grounds), f"{scenario.duration_s:g}"))
-    table(("Preset", "Satellites", "Ground nodes", "Duration (s)"), rows)
+        counts = (len(scenario.satellite_names), len(scenario.grounds), f"{scenario.duration_s:g}")
+        rows.append((name, *counts, preset_summary(name)))
+    table(("Preset", "Satellites", "Ground nodes", "Duration (s)", "What it is"), rows)
 
 
 @click.command()
 @click.argument("preset")
 @click.option("--out", "out_file", type=click.Path(dir_okay=False, path_type=Path), help="Default: PRESET.toml here.")
 def init(preset: str, out_file: Path | None) -> None:
-    """Write a preset's scenario file, to be changed."""
-    from controller.scenario.load import preset_text
+    """Write a preset's scenario file, to be changed, and beside it the element sets that it names, if any."""
+    from controller.scenario.load import preset_data_files, preset_text
 
     path = out_file or Path(f"{preset}.toml")
-    text = preset_text(preset)
-    if path.exists():
-        raise InputError(f"{path} exists already; name another file with --out")
-    path.write_text(text)
-    out.print(f"wrote {path}", markup=False)
+    texts = {path: preset_text(preset)}
+    texts |= {path.parent / file.name: file.read_text(encoding="utf-8") for file in preset_data_files(preset)}
+    for file in texts:
+        if file.exists():
+            raise InputError(f"{file} exists already; name another file with --out, in another folder if need be")
+    for file, text in texts.items():
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {file}: {error.strerror}") from error
+        out.print(f"wrote {file}", markup=False)
 
 
 @click.command()
