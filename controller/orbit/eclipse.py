@@ -60,7 +60,8 @@ def _shaded(track: Track, first: int, samples: Float32Array, t_s: FloatArray, *,
         return seen.earth_radius + sign * seen.sun_radius - seen.separation
 
     found = spans(depth, samples.astype(np.float64), t_s)
-    return Spans(found.row + first, found.start_s, found.end_s)
+    satellite = found.row + first
+    return Spans(satellite, found.start_s, np.minimum(found.end_s, track.end_s[satellite]))
 
 
 def _table(track: Track, partial: Spans, total: Spans) -> EclipseTable:
@@ -73,7 +74,7 @@ def _table(track: Track, partial: Spans, total: Spans) -> EclipseTable:
         starts, within = (each.row * length_s + (each.start_s - before_s) for each in (partial, total))
         eclipse = np.searchsorted(starts, within, side="right") - 1
         np.fmin.at(umbra_start_s, eclipse, total.start_s)
-        np.fmax.at(umbra_end_s, eclipse, total.end_s)
+        np.fmax.at(umbra_end_s, eclipse, np.minimum(total.end_s, partial.end_s[eclipse]))
     middle_s = (partial.start_s + partial.end_s) / 2.0
     motion = track.at(partial.row, middle_s)
     sun_m = sun_mod_m(julian_dates(track.epoch_utc, middle_s))
