@@ -1,0 +1,188 @@
+"""The loop: steps at the sky's own pace, each change made before the old is broken, and what the record says of it.
+
+The fabric is a notebook that writes down what it is told; real ones are held by the kernel's suite.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from controller import schedule as schedule_module
+from controller.emulation import Emulation
+from controller.fabric.choose import ShaperChoice
+from controller.fabric.plan import DARK, ShapingPlan
+from controller.faults import FaultSchedule
+from controller.links.routes import RouteChanges
+from controller.record.model import Event, Manifest
+from controller.record.read import RunRecord, read_record
+from controller.record.recorder import Recorder
+from controller.runs import RunPlace
+from controller.runtime.contract import Runtime
+from controller.scenario.model import Scenario
+from controller.schedule import Commanded, Pace, Schedule
+from controller.timeline import NodeEnd, Timeline
+from tests.unit.hand_made import timeline as hand_made
+
+START_S = 7_200.0
+STEP_S = 10.0
+SCALE = 200.0  # a step every 50 ms
+END = NodeEnd(2, START_S + 35.0, "its orbit has decayed")
+
+
+class Notebook:
+    """Shaper, routes, probing and narrator of a run, all in one list."""
+
+    def __init__(self, port_count: int, slow_step_s: float = 0.0) -> None:
+        self.notes: list[tuple[str, Any]] = []
+        self.state = ShapingPlan.dark(port_count)
+        self.slow_step_s = slow_step_s
+
+    def apply(self, plan: ShapingPlan | RouteChanges) -> None:
+        """Write down a plan, or a wave of routes."""
+        self.notes.append(("shape" if isinstance(plan, ShapingPlan) else "route", plan))
+        if isinstance(plan, ShapingPlan):
+            for name in ("peer", "delay_us", "rate_bps", "loss_ratio"):
+                getattr(self.state, name)[plan.port] = getattr(plan, name)
+
+    def read_back(self) -> ShapingPlan:
+        """What holds."""
+        return self.state
+
+    def start(self, pace: Pace, state: Commanded) -> None:
+        """Probing begins."""
+        self.notes.append(("pace", pace))
+        self.command(state)
+
+    def command(self, state: Commanded) -> None:
+        """Probes are held against this from now on. A slow machine takes its time here, once."""
+        self.notes.append(("command", state))
+        time.sleep(self.slow_step_s if state.step == 1 else 0.0)
+
+    def say(self, text: str) -> None:
+        """Hear."""
+        self.notes.append(("say", text))
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Hear and forget."""
+
+    def of(self, kind: str) -> list[Any]:
+        """The notes of a kind."""
+        return [note for name, note in self.notes if name == kind]
+
+
+@contextmanager
+def emulation_of(
+    tmp_path: Path, sky: Timeline, time_scale: float = SCALE, slow_step_s: float = 0.0
+) -> Iterator[tuple[Emulation, Notebook]]:
+    """An emulation whose fabric is a notebook."""
+    scenario = Scenario.model_construct(
+        name="ring", faults=(), probes=(), seed=1, duration_s=90.0, start_s=START_S, time_scale=time_scale
+    )
+    place = RunPlace("abcdefgh", "ring", tmp_path, 1, 1, datetime(2026, 1, 1, tzinfo=UTC))
+    manifest = Manifest.here(
+        run_id=place.run_id, scenario_name="ring", scenario_text="", timeline_hash=sky.content_hash, seed=1,
+        epoch_utc=sky.epoch_utc, duration_s=90.0, step_s=sky.step_s, runtime="none", engine_version="", shaper="none",
+        shaper_reason="", time_scale=time_scale,
+    )  # fmt: skip
+    schedule = Schedule.of(sky, FaultSchedule((), ()), [("quito", "nairobi")])
+    notebook = Notebook(int(schedule.port_start[-1]), slow_step_s)
+    runtime = cast(Runtime, notebook)
+    with Recorder(tmp_path, manifest) as recorder:
+        emulation = Emulation(scenario, schedule, place, runtime, ShaperChoice("none", ""), recorder, notebook)
+        bare = cast(Any, emulation)
+        bare._shaper = bare._routes = bare.probing = notebook
+        yield emulation, notebook
+
+
+def ten_steps(node_ends: Sequence[NodeEnd] = ()) -> Timeline:
+    """Nine steps after the first, two hours after the epoch."""
+    return hand_made(n_step=10, step_s=STEP_S, start_s=START_S, node_ends=node_ends)
+
+
+def events(record: RunRecord, kind: str) -> list[Event]:
+    """The events of a kind."""
+    return [event for event in record.events if event.kind == kind]
+
+
+async def test_steps_are_due_at_the_skys_own_pace(tmp_path: Path) -> None:
+    """A run that starts two hours after the epoch, at 200 times real time: every step is recorded with the sky's time,
+    late by wall time, and 90 s of sky take 0.45 s."""
+    with emulation_of(tmp_path, ten_steps()) as (emulation, notebook):
+        assert emulation.t_s == START_S
+        began_mono_s = time.monotonic()
+        await emulation.run(hold=False)
+        took_s = time.monotonic() - began_mono_s
+        assert took_s >= 90.0 / SCALE
+        assert emulation.t_s == pytest.approx(START_S + took_s * SCALE, abs=SCALE * 0.05)
+        (pace,) = notebook.of("pace")
+        assert (pace.start_s, pace.time_scale) == (START_S, SCALE)
+        record = read_record(tmp_path)
+        assert [step.t_s for step in record.steps] == [START_S + STEP_S * step for step in range(1, 10)]
+        assert all(step.late_ms >= 0.0 for step in record.steps)
+        assert events(record, "run-started")[0].t_s == START_S
+        assert min(step.late_ms for step in record.steps) < 40.0  # by the wall clock: by the sky's it were seconds
+
+
+async def test_overruns_are_counted_by_the_wall_clock(tmp_path: Path) -> None:
+    """A step that takes longer than a step's share of the wall clock is an overrun, though it is short in the sky."""
+    with emulation_of(tmp_path, ten_steps(), slow_step_s=0.12) as (emulation, _):
+        await emulation.run(hold=False)
+        assert emulation.overruns >= 1
+        slow = read_record(tmp_path).steps[0]
+        assert slow.took_ms >= 120.0
+
+
+async def test_each_change_is_made_before_the_old_is_broken(tmp_path: Path) -> None:
+    """In every step: what comes or changes, then the routes wave after wave, then what goes dark, then the probes."""
+    with emulation_of(tmp_path, ten_steps([END])) as (emulation, notebook):
+        await emulation.run(hold=False)
+        stages: list[list[tuple[str, Any]]] = [[]]
+        for kind, note in notebook.notes[2:]:
+            if kind == "command":
+                stages.append([])
+            elif kind != "say":
+                stages[-1].append((kind, note))
+        assert len(stages) == 10
+        for step in stages[:-1]:
+            made, *waves, broken = step
+            assert made[0] == broken[0] == "shape"
+            assert not np.any(made[1].peer == DARK)
+            assert np.all(broken[1].peer == DARK)
+            assert all(kind == "route" for kind, _ in waves)
+        assert any(len(step[-1][1]) for step in stages[:-1]), "nothing ever went dark: the test shows nothing"
+
+
+async def test_a_node_that_leaves_the_sky_is_told_once(tmp_path: Path) -> None:
+    """At the first step after its end an event and a line say so with the reason; from then on it is down."""
+    with emulation_of(tmp_path, ten_steps([END])) as (emulation, notebook):
+        name = emulation.timeline.nodes[END.node].name
+        assert emulation.blackout_of(name) == ""
+        await emulation.run(hold=False)
+        (event,) = events(read_record(tmp_path), "node-down")
+        assert (event.t_s, event.fields) == (START_S + 40.0, {"node": name, "reason": END.reason})
+        assert notebook.of("say").count(f"{name} is down: {END.reason}") == 1
+        assert emulation.blackout_of(name) == f"{name} is down since t = {END.at_s:.0f} s: {END.reason}"
+
+
+async def test_routes_to_a_node_that_is_asked_for_are_made_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a large sky: not at the next step, and not twice; nothing else changes."""
+    monkeypatch.setattr(schedule_module, "ALL_TO_ALL_NODES", 1)
+    with emulation_of(tmp_path, ten_steps()) as (emulation, notebook):
+        far = next(name for name, i in emulation.index_of.items() if i not in emulation.schedule.destinations)
+        emulation.route_to([far])
+        waves = notebook.of("route")
+        assert {int(node) for wave in waves for node in wave.destination} == {emulation.index_of[far]}
+        assert sum(len(wave) for wave in waves) > 0
+        assert all(len(plan) == 0 for plan in notebook.of("shape"))
+        emulation.route_to([far, ""])
+        assert len(notebook.of("route")) == len(waves)
