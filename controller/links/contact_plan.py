@@ -108,7 +108,7 @@ def _worth(
         return np.stack((elevation_deg, range_m, range_rate_m_s)).reshape(3, *grid_s.shape)
 
     # Just inside, so that a satellite's end still has it in place.
-    inside_s = np.minimum(1e-3, (times_s[:, 1] - times_s[:, 0]) / 4.0)
+    inside_s = np.minimum(1e-6, (times_s[:, 1] - times_s[:, 0]) / 4.0)
     low_s, high_s = times_s[:, 0] + inside_s, times_s[:, 1] - inside_s
     grid_s = np.linspace(low_s, high_s, _SAMPLES)
     elevation_deg, range_m, range_rate_m_s = seen(grid_s)

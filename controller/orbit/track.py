@@ -154,7 +154,7 @@ def track(names: Sequence[str], orbits: Sequence[Orbit], epoch_utc: datetime, st
     lost: list[str] = []
     for satellite in failing.tolist():
         one = [orbits[satellite]]
-        ends_s[satellite], code = _end(one, epoch_utc, start_s, knot_s[error[satellite] != 0])
+        ends_s[satellite], code = _end(one, epoch_utc, knot_s[_BEFORE:], error[satellite, _BEFORE:] != 0)
         at = (epoch_utc + timedelta(seconds=float(ends_s[satellite]))).strftime("%Y-%m-%dT%H:%M:%SZ")
         reasons[satellite] = f"no position from {at}: SGP4 error {max(code, 0)}, {_MEANINGS[max(code, 0)]}"
         if ends_s[satellite] <= start_s:
@@ -163,45 +163,40 @@ def track(names: Sequence[str], orbits: Sequence[Orbit], epoch_utc: datetime, st
                 "elements are out of date; leave it out with select, or move epoch towards that of its elements"
             )
             continue
-        _continue_smoothly(r_teme_m[:, :, satellite], knot_s, error[satellite] != 0)
+        _continue_smoothly(r_teme_m[:, :, satellite], error[satellite] != 0)
     if lost:
         more = [f"… and {len(lost) - 10} more satellites"] if len(lost) > 10 else []
         raise InputError("\n".join(lost[:10] + more))
     return Track(epoch_utc, first_knot_s, knot_step_s, r_teme_m, ends_s, tuple(reasons))
 
 
-def _end(orbit: list[Orbit], epoch_utc: datetime, start_s: float, failed_s: FloatArray) -> tuple[float, int]:
-    """When SGP4 stops giving one satellite's position, to 10 ms, and its error code then."""
+def _end(orbit: list[Orbit], epoch_utc: datetime, knot_s: FloatArray, failed: BoolArray) -> tuple[float, int]:
+    """When SGP4 first stops giving one satellite's position, to 10 ms, and its error code then. Shapes: (n_knot,)."""
 
     def code_at(t_s: float) -> int:
         return int(states(orbit, julian_dates(epoch_utc, np.array([t_s])))[0][0, 0])
 
-    if (code := code_at(start_s)) != 0:
-        return start_s, code
-    after_s = failed_s[failed_s > start_s]
-    if not len(after_s):
+    if not failed.any():
         return np.inf, 0
-    low_s, high_s = start_s, float(after_s[0])
+    first = int(np.argmax(failed))
+    low_s, high_s = float(knot_s[max(first - 1, 0)]), float(knot_s[first])
     while high_s - low_s > 0.01:
         middle_s = (low_s + high_s) / 2.0
         low_s, high_s = (middle_s, high_s) if code_at(middle_s) == 0 else (low_s, middle_s)
     return high_s, code_at(high_s)
 
 
-def _continue_smoothly(knots_m: FloatArray, knot_s: FloatArray, failed: BoolArray) -> None:
-    """Give knots at which SGP4 failed the values that the good ones next to them lead to, in place. Shape (n_knot, 3).
+def _continue_smoothly(knots_m: FloatArray, failed: BoolArray) -> None:
+    """Give the knots about a stretch of good ones the values that these lead to, in place. Shape (n_knot, 3).
 
-    So the stencils that reach beyond a satellite's end, or before its beginning, still fit the good knots.
+    So the stencils that reach beyond a satellite's end, or before its beginning, still fit the good knots: those from
+    the start of the track until SGP4 first fails.
     """
-    good = np.flatnonzero(~failed)
-    runs = np.split(good, np.flatnonzero(np.diff(good) > 1) + 1)
-    run = max(runs, key=len)  # what is used lies in one stretch
-    for near, far in ((run[-_STENCIL:], np.arange(run[-1] + 1, len(knots_m))), (run[:_STENCIL], np.arange(run[0]))):
-        if not len(far):
-            continue
-        reach = far[:_STENCIL] if far[0] > near[0] else far[-_STENCIL:]
-        x = (knot_s[near] - knot_s[near[0]]) / (knot_s[1] - knot_s[0])
-        new = (knot_s[reach] - knot_s[near[0]]) / (knot_s[1] - knot_s[0])
-        knots_m[far] = knots_m[near[-1] if far[0] > near[0] else near[0]]
-        fit = np.polynomial.polynomial.polyfit(x, knots_m[near], len(near) - 1)
-        knots_m[reach] = np.polynomial.polynomial.polyval(new, fit).T
+    knot = np.arange(len(knots_m))
+    first = int(np.max(knot[:_BEFORE][failed[:_BEFORE]], initial=-1)) + 1
+    end = _BEFORE + int(np.argmax(failed[_BEFORE:])) if failed[_BEFORE:].any() else len(knots_m)
+    good = knot[first:end]
+    for near, beyond in ((good[:_STENCIL], knot[:first]), (good[-_STENCIL:], knot[end : end + _STENCIL])):
+        fit = np.polynomial.polynomial.polyfit(near - near[0], knots_m[near], len(near) - 1)
+        knots_m[beyond] = np.polynomial.polynomial.polyval(beyond - near[0], fit).T
+    knots_m[end + _STENCIL :] = knots_m[end - 1]
