@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.errors import InputError, SkyrackError
-from controller.scenario.load import Source
+from controller.scenario.load import Source, parse_scenario
+from controller.scenario.model import Scenario
 from controller.timeline import (
     Block,
     ContactTable,
@@ -182,6 +183,17 @@ class SavedTimeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def scenario(self, time_scale: float | None = None) -> Scenario:
+        """The scenario, with the start and duration that the timeline was computed for.
+
+        Raises InputError where what the scenario names is no longer there, or has changed.
+        """
+        start_s, end_s = float(self.timeline.t_s[0]), float(self.timeline.t_s[-1])
+        scenario = parse_scenario(self.source, end_s - start_s or None, start_s=start_s, time_scale=time_scale)
+        if scenario.node_names != tuple(node.name for node in self.timeline.nodes):
+            raise InputError(f"{self.path}: {scenario.label} names other nodes now; plan it anew")
+        return scenario
 
     def close(self) -> None:
         """Close the file. Blocks can be read no more. Idempotent."""

@@ -1,15 +1,14 @@
-"""Commands that ask and change nothing: doctor, presets, init, plan, contacts."""
+"""Commands that ask and change nothing: doctor, presets, init, and those about a sky."""
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
 
 import click
 
+from controller.cli import sky_commands
 from controller.cli.terminal import out, table
 from controller.errors import InputError, MachineError
 
@@ -69,68 +68,4 @@ def init(preset: str, out_file: Path | None) -> None:
         out.print(f"wrote {file}", markup=False)
 
 
-@click.command()
-@click.argument("scenario")
-@click.option("--out", "out_file", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
-@click.option("--duration", "duration_s", type=float, help="Seconds; default: the scenario's.")
-def plan(scenario: str, out_file: Path | None, duration_s: float | None) -> None:
-    """Print the sky of a scenario: a JSON line a step, with every node and every usable link."""
-    from controller.faults import FaultSchedule
-    from controller.planner import plan as plan_sky
-    from controller.record.plan_export import plan_lines
-    from controller.scenario.load import load_scenario
-
-    checked = load_scenario(scenario, duration_s)
-    timeline = plan_sky(checked)
-    faults = FaultSchedule.from_scenario(checked, timeline)
-
-    def write(stream: TextIO) -> None:
-        for line in plan_lines(timeline, faults):
-            stream.write(line + "\n")
-
-    if out_file is None:
-        write(sys.stdout)
-        return
-    try:
-        with out_file.open("w") as stream:
-            write(stream)
-    except OSError as error:
-        raise InputError(f"cannot write {out_file}: {error.strerror}") from error
-
-
-@click.command()
-@click.argument("scenario")
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
-@click.option("--duration", "duration_s", type=float, help="Seconds; default: the scenario's.")
-def contacts(scenario: str, form: str, duration_s: float | None) -> None:
-    """Print the contact plan: a row a scheduled link interval."""
-    from controller.links.contacts import contacts as contact_plan
-    from controller.links.contacts import contacts_csv, contacts_json
-    from controller.planner import plan as plan_sky
-    from controller.scenario.load import load_scenario
-
-    rows = contact_plan(plan_sky(load_scenario(scenario, duration_s)))
-    if form == "csv":
-        click.echo(contacts_csv(rows), nl=False)
-    elif form == "json":
-        click.echo(contacts_json(rows))
-    else:
-        table(
-            ("A", "B", "Kind", "Start (UTC)", "End (UTC)", "Duration (s)", "Max elevation (°)", "Min range (km)"),
-            (
-                (
-                    row.a,
-                    row.b,
-                    row.kind,
-                    f"{row.start_utc:%H:%M:%S}",
-                    f"{row.end_utc:%H:%M:%S}",
-                    f"{row.duration_s:g}",
-                    "–" if row.max_elevation_deg is None else f"{row.max_elevation_deg:.1f}",
-                    f"{row.min_range_m / 1e3:.1f}",
-                )
-                for row in rows
-            ),
-        )
-
-
-COMMANDS = (doctor, presets, init, plan, contacts)
+COMMANDS = (doctor, presets, init, *sky_commands.COMMANDS)

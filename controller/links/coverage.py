@@ -62,8 +62,12 @@ class Coverage:
     @property
     def share_of_earth_ratio(self) -> float:
         """The share, over all of the Earth's surface."""
-        weight = np.cos(np.radians(self.grid.latitude_deg))
-        return float(np.average(self.share_ratio.mean(axis=1), weights=weight))
+        return self._over_earth(self.share_ratio)
+
+    @property
+    def mean_over_earth(self) -> float:
+        """Satellites above the mask at a time, of a place anywhere on the Earth."""
+        return self._over_earth(self.mean_satellites)
 
     def plus(self, other: Coverage) -> Coverage:
         """Of the instants of both, which are of one grid."""
@@ -73,6 +77,10 @@ class Coverage:
             self.instants_seen + other.instants_seen,
             self.satellites_seen + other.satellites_seen,
         )
+
+    def _over_earth(self, values: FloatArray) -> float:
+        """The mean by area: cells shrink towards the poles."""
+        return float(np.average(values.mean(axis=1), weights=np.cos(np.radians(self.grid.latitude_deg))))
 
 
 def coverage(grid: Grid, mask_deg: float, r_ecef_m: FloatArray) -> Coverage:

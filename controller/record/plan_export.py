@@ -29,7 +29,7 @@ def plan_lines(timeline: Timeline, faults: FaultSchedule) -> Iterator[str]:
 
 
 def block_lines(timeline: Timeline, block: Block, faults: FaultSchedule) -> Iterator[str]:
-    """The lines of one block, which need not be kept in the timeline."""
+    """The lines of one block. The timeline may have forgotten those before it, and not know those after it."""
     names = [node.name for node in timeline.nodes]
     for first in range(0, block.n_step, _STEPS_AT_ONCE):
         steps = slice(first, first + _STEPS_AT_ONCE)
@@ -61,17 +61,9 @@ def block_lines(timeline: Timeline, block: Block, faults: FaultSchedule) -> Iter
                     )
                     if not math.isnan(r_m[0])
                 },
-                "links": _links(timeline, faults, t_s, _sky(block, i), names),
+                "links": _links(timeline, faults, t_s, timeline.sky(block.first_step + i), names),
             }
             yield json.dumps(document, allow_nan=False)
-
-
-def _sky(block: Block, i: int) -> Sky:
-    rows = slice(int(block.step_start[i]), int(block.step_start[i + 1]))
-    return Sky(
-        block.r_ecef_m[i], block.illumination_ratio[i], block.link[rows], block.range_m[rows],
-        block.range_rate_m_s[rows], block.delay_us[rows], block.rate_bps[rows], block.elevation_deg[rows],
-    )  # fmt: skip
 
 
 def _links(
