@@ -21,14 +21,24 @@ LINKS = LinkTable(
     kind=np.array([0, 0, 1]),
     port_a=np.array([1, 0, 0]),
     port_b=np.array([0, 1, 0]),
-    rate_bps=np.array([8_000, 16_003, 24_000]),
     loss_ratio=np.array([0.0, 0.1, 0.2]),
 )
+RATE_BPS = np.array([8_000, 16_003, 24_000])  # of each link
 
 
 def _sky(*rows: tuple[int, int]) -> Sky:
-    link, delay_us = (np.array(each, np.int64) for each in zip(*rows, strict=True))
-    return Sky(link, (delay_us * 299.792458).astype(np.float64), delay_us, np.full(len(link), np.nan))
+    link, delay_us = (np.array(each, np.int32) for each in zip(*rows, strict=True))
+    nothing = np.full(len(link), np.nan, np.float32)
+    return Sky(
+        r_ecef_m=np.zeros((3, 3)),
+        illumination_ratio=np.ones(3, np.float32),
+        link=link,
+        range_m=delay_us.astype(np.float64) * 299.792458,
+        range_rate_m_s=nothing,
+        delay_us=delay_us,
+        rate_bps=RATE_BPS[link],
+        elevation_deg=nothing,
+    )
 
 
 def test_a_plan_patches_both_directions_of_every_usable_link() -> None:
