@@ -110,7 +110,7 @@ class Expansion:
         """At the ground nodes of links. Shapes: a and b (n,), away (n_t, 3, n), range (n_t, n) → (n_t, n)."""
         n_satellite = int(self.where.starts[-1])
         ground = np.where(a >= n_satellite, a, b) - n_satellite
-        up = self.where.sites.stands(t_s).up[:, :, ground]
+        up = self.where.sites.stands(t_s).axes.up[:, :, ground]
         towards = np.where(a >= n_satellite, 1.0, -1.0)
         sine = np.einsum("txl,txl->tl", away_m, up) * towards / range_m
         elevation_deg: FloatArray = np.degrees(np.arcsin(np.clip(sine, -1.0, 1.0)))
@@ -127,7 +127,7 @@ class Expansion:
         n_satellite = int(self.where.starts[-1])
         parts = [satellite_illumination_ratio(r_ecef_m[:, :, :n_satellite], sun_ecef_m)]
         if self.where.sites.grounds:
-            of_ground = ground_illumination_ratio(self.where.sites.stands(t_s).up, sun_ecef_m)
+            of_ground = ground_illumination_ratio(self.where.sites.stands(t_s).axes.up, sun_ecef_m)
             parts.append(of_ground.astype(np.float32))
         return np.concatenate(parts, axis=1)
 

@@ -19,12 +19,13 @@ from controller.links.handover import handovers
 from controller.links.isl import IslPairs, element_set_pairs, named_pairs, walker_pairs
 from controller.links.isl_access import IslView, acquired
 from controller.links.nearest import IslHolds, Pools, nearest_holds
-from controller.links.passes import GroundView, Look, Passes
+from controller.links.passes import GroundView, Passes
 from controller.links.service import Service, Services
 from controller.links.sites import Sites
 from controller.links.whereabouts import Whereabouts
 from controller.orbit.eclipse import eclipses
 from controller.orbit.elements import constellation_orbits, element_age_warnings, fastest_rad_s, longest_pass_s
+from controller.orbit.frames import Look
 from controller.orbit.track import Track, track
 from controller.scenario.link_model import CrossIsl, isl_ports_needed
 from controller.scenario.model import Constellation, Scenario

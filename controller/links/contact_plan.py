@@ -102,7 +102,7 @@ def _worth(
         range_rate_m_s = np.sum(away_m * (there.v_m_s - here.v_m_s), axis=-1) / range_m
         sine = np.full(len(rows), np.nan)
         of_ground = np.flatnonzero(is_gsl[rows])
-        up = where.sites.stand(near[rows[of_ground]] - n_satellite, at_s[of_ground]).up
+        up = where.sites.stand(near[rows[of_ground]] - n_satellite, at_s[of_ground]).axes.up
         sine[of_ground] = np.sum(away_m[of_ground] * up, axis=-1) / range_m[of_ground]
         elevation_deg = np.degrees(np.arcsin(np.clip(sine, -1.0, 1.0)))
         return np.stack((elevation_deg, range_m, range_rate_m_s)).reshape(3, *grid_s.shape)

@@ -15,7 +15,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from controller.links.passes import Look, Passes
+from controller.links.passes import Passes
+from controller.orbit.frames import Look
 from controller.scenario.model import Ground
 from controller.timeline import FloatArray, IntArray
 

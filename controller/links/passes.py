@@ -9,7 +9,8 @@ import numpy as np
 from controller.columns import joined, taken
 from controller.links.sites import Sites
 from controller.orbit.crossings import Spans, spans
-from controller.orbit.track import Motion, Track
+from controller.orbit.frames import Look, look
+from controller.orbit.track import Track
 from controller.timeline import FloatArray, IntArray
 
 # Of a ground node, scanned against all satellites at once: as many pairs and instants as stay near the processor.
@@ -34,16 +35,6 @@ class Passes:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What ground nodes see of satellites. Shapes: all (n,)."""
-
-    azimuth_deg: FloatArray  # from north over east, 0 to 360
-    elevation_deg: FloatArray  # above the plane that touches the ellipsoid, without refraction
-    range_m: FloatArray
-    range_rate_m_s: FloatArray  # positive: the satellite recedes
-
-
-@dataclass(frozen=True)
 class GroundView:
     """Ground nodes and the satellites of one track. Shapes: mask and reach (n_gnd,)."""
 
@@ -53,17 +44,9 @@ class GroundView:
     reach_m: FloatArray  # how far a link closes; inf for any range
 
     def look(self, ground: IntArray, satellite: IntArray, t_s: FloatArray) -> Look:
-        """Pairs, each at its own instant. Shapes: all (n,). Vallado, 4th ed., algorithm 27, with geodetic up."""
+        """Pairs, each at its own instant. Shapes: all (n,)."""
         stand, there = self.sites.stand(ground, t_s), self.track.ecef_at(satellite, t_s)
-        away = Motion(there.r_m - stand.r_m, there.v_m_s - stand.v_m_s)
-        range_m = np.linalg.norm(away.r_m, axis=-1)
-        east, north, up = (np.sum(away.r_m * axis, axis=-1) for axis in (stand.east, stand.north, stand.up))
-        return Look(
-            np.mod(np.degrees(np.arctan2(east, north)), 360.0),
-            np.degrees(np.arctan2(up, np.hypot(east, north))),
-            range_m,
-            np.sum(away.r_m * away.v_m_s, axis=-1) / range_m,
-        )
+        return look(stand.axes, there.r_m - stand.r_m, there.v_m_s - stand.v_m_s)
 
     def passes(self, start_s: float, end_s: float, scan_s: float) -> Passes:
         """All passes between two instants, their rise and set within 10 ms. `scan_s` is the time between samples."""
@@ -77,7 +60,7 @@ class GroundView:
         found = []
         for first in range(0, n_ground, at_once):
             own = np.arange(first, min(first + at_once, n_ground))
-            samples = self._scan(own, satellites_m, square_m2, stands.r_m, stands.up)
+            samples = self._scan(own, satellites_m, square_m2, stands.r_m, stands.axes.up)
 
             def margin(row: IntArray, at_s: FloatArray, first: int = first) -> FloatArray:
                 return self._margin(first + row // n_satellite, row % n_satellite, at_s)
@@ -113,7 +96,7 @@ class GroundView:
         stand, there_m = self.sites.stand(ground, t_s), self.track.ecef_at(satellite, t_s).r_m
         away_m = there_m - stand.r_m
         range_m = np.linalg.norm(away_m, axis=-1)
-        above = np.sum(away_m * stand.up, axis=-1) / range_m - np.sin(np.radians(self.mask_deg[ground]))
+        above = np.sum(away_m * stand.axes.up, axis=-1) / range_m - np.sin(np.radians(self.mask_deg[ground]))
         margin: FloatArray = np.minimum(above, (self.reach_m[ground] - range_m) / _REACH_SCALE_M)
         return margin
 

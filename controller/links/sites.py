@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from controller.orbit.frames import geodetic_to_ecef_m
+from controller.orbit.frames import Axes, geodetic_to_ecef_m, local_axes
 from controller.scenario.model import Ground
 from controller.timeline import BoolArray, FloatArray, IntArray
 
@@ -20,9 +20,7 @@ class Stand:
 
     r_m: FloatArray
     v_m_s: FloatArray
-    east: FloatArray
-    north: FloatArray
-    up: FloatArray  # unit vectors; up is the ellipsoid's normal
+    axes: Axes
 
 
 @dataclass(frozen=True)
@@ -58,24 +56,16 @@ class Sites:
                 for shift_s in (_DIFFERENCE_S, -_DIFFERENCE_S)
             )
             v_m_s[moving] = (ahead - behind) / (2.0 * _DIFFERENCE_S)
-        latitude, longitude = np.radians(places[0]), np.radians(places[1])
-        sin_lat, cos_lat, sin_lon, cos_lon = np.sin(latitude), np.cos(latitude), np.sin(longitude), np.cos(longitude)
-        return Stand(
-            r_m,
-            v_m_s,
-            np.stack((-sin_lon, cos_lon, np.zeros_like(latitude)), axis=-1),
-            np.stack((-sin_lat * cos_lon, -sin_lat * sin_lon, cos_lat), axis=-1),
-            np.stack((cos_lat * cos_lon, cos_lat * sin_lon, sin_lat), axis=-1),
-        )
+        return Stand(r_m, v_m_s, local_axes(places[0], places[1]))
 
     def stands(self, t_s: FloatArray) -> Stand:
         """All ground nodes at all instants: as `stand`, with shapes (n_t, 3, n_gnd)."""
         n_t, n_ground = len(t_s), len(self.grounds)
         if not self.moves.any():
             one = self.stand(np.arange(n_ground), np.zeros(n_ground))
-            return Stand(*(np.broadcast_to(each.T, (n_t, 3, n_ground)) for each in _parts(one)))
+            return _shaped(one, lambda array: np.broadcast_to(array.T, (n_t, 3, n_ground)))
         every = self.stand(np.tile(np.arange(n_ground), n_t), np.repeat(t_s, n_ground))
-        return Stand(*(each.reshape(n_t, n_ground, 3).transpose(0, 2, 1) for each in _parts(every)))
+        return _shaped(every, lambda array: array.reshape(n_t, n_ground, 3).transpose(0, 2, 1))
 
     def _places(self, ground: IntArray, t_s: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Latitudes and longitudes in degrees, altitudes in metres. Shapes: all (n,)."""
@@ -87,8 +77,9 @@ class Sites:
         return latitude_deg, longitude_deg, altitude_m
 
 
-def _parts(stand: Stand) -> tuple[FloatArray, ...]:
-    return stand.r_m, stand.v_m_s, stand.east, stand.north, stand.up
+def _shaped(stand: Stand, shape: Callable[[FloatArray], FloatArray]) -> Stand:
+    axes = stand.axes
+    return Stand(shape(stand.r_m), shape(stand.v_m_s), Axes(shape(axes.east), shape(axes.north), shape(axes.up)))
 
 
 def _on_the_way(ground: Ground, t_s: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -79,11 +79,11 @@ def _links(
             "b": names[b],
             "kind": kinds[kind],
             "range_m": range_m,
-            "range_rate_m_s": range_rate_m_s,
             "delay_us": delay_us,
             "rate_bps": rate_bps,
             "loss_ratio": loss_ratio,
             "elevation_deg": None if math.isnan(elevation_deg) else elevation_deg,
+            "range_rate_m_s": range_rate_m_s,
         }
         for a, b, kind, range_m, range_rate_m_s, delay_us, rate_bps, loss_ratio, elevation_deg in zip(
             table.a[link].tolist(),

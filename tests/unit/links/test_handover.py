@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from controller.links.handover import Holds, handovers
-from controller.links.passes import Look, Passes
+from controller.links.passes import Passes
+from controller.orbit.frames import Look
 from controller.scenario.model import Ground
 from controller.timeline import FloatArray, IntArray
 

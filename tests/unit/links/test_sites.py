@@ -53,8 +53,10 @@ def test_fixed_and_moving_nodes_stand_side_by_side() -> None:
     every = sites.stands(t_s)
     for ground in (0, 1):
         one = sites.stand(np.full(2, ground), t_s)
-        for name in ("r_m", "v_m_s", "east", "north", "up"):
-            assert getattr(every, name)[:, :, ground] == pytest.approx(getattr(one, name))
-        axes = np.stack((one.east, one.north, one.up), axis=1)
+        assert every.r_m[:, :, ground] == pytest.approx(one.r_m)
+        assert every.v_m_s[:, :, ground] == pytest.approx(one.v_m_s)
+        for name in ("east", "north", "up"):
+            assert getattr(every.axes, name)[:, :, ground] == pytest.approx(getattr(one.axes, name))
+        axes = np.stack((one.axes.east, one.axes.north, one.axes.up), axis=1)
         assert axes @ axes.transpose(0, 2, 1) == pytest.approx(np.broadcast_to(np.eye(3), (2, 3, 3)), abs=1e-12)
-        assert np.cross(one.east, one.north) == pytest.approx(one.up)
+        assert np.cross(one.axes.east, one.axes.north) == pytest.approx(one.axes.up)
