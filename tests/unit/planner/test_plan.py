@@ -412,8 +412,8 @@ def test_a_satellite_that_decays_in_the_run_goes_down_then(tmp_path: Path) -> No
         assert np.isfinite(sky.r_ecef_m[:, 0]).all() == is_there
         assert np.isfinite(sky.illumination_ratio[0]) == is_there
         assert np.isfinite(sky.r_ecef_m[:, 1:]).all()
-    # A ground node under its last minutes sees it until its end.
-    last = ecef_to_geodetic(timeline.sky(302).r_ecef_m[:, 0])
+    # A ground node where it comes down sees it until its end.
+    last = ecef_to_geodetic(2.0 * timeline.sky(302).r_ecef_m[:, 0] - timeline.sky(301).r_ecef_m[:, 0])
     under = text.replace("40.07", f"{last.latitude_deg:.3f}").replace("116.60", f"{last.longitude_deg:.3f}")
     contacts = survey(parsed(under, tmp_path)).contacts
     assert contacts.end_s.tolist() == pytest.approx([end.at_s], abs=EDGE_S)
