@@ -19,8 +19,8 @@ help: ## show the targets
 demo: setup ## run the main job on 66 satellites and 5 ground nodes
 	@$(AS_ROOT) .venv/bin/skyrack demo
 
-test: check setup test-machine ## everything: check, agents as processes, then what needs root and Docker
-	@.venv/bin/python -m pytest tests/agent
+test: check setup test-machine ## everything: check, long tests of the sky, agents as processes, then root and Docker
+	@.venv/bin/python -m pytest tests/sky tests/agent
 	@$(ROOT_PYTEST) tests/kernel tests/docker
 
 check: venv ## lint, types and unit tests: no root, under a minute

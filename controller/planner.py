@@ -49,6 +49,7 @@ from controller.timeline import (
 # How far satellites go between samples of a scan for access: some 20 s in low orbit.
 _SCAN_ANGLE_RAD = 0.022
 _SCAN_MAX_S = 300.0
+_SHORTEST_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -274,8 +275,9 @@ def _rank(names: Sequence[str]) -> IntArray:
 
 
 def _together(parts: Sequence[Holds], names: Sequence[str]) -> Holds:
-    """All parts as one, with names[a] < names[b]."""
+    """All parts as one, with names[a] < names[b], without what is shorter than contacts are told."""
     every = joined(parts)
+    every = taken(every, every.end_s - every.start_s >= _SHORTEST_S)
     rank = _rank(names)
     swapped = rank[every.a] > rank[every.b]
     return replace(
