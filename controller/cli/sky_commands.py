@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -130,7 +131,11 @@ def plan(
         if makers:
             if save_file is None:
                 makers.insert(0, _warner)
-            pass_through(sky, lambda timeline: [make(timeline) for make in makers])
+            try:
+                pass_through(sky, lambda timeline: [make(timeline) for make in makers])
+            except BrokenPipeError:
+                # The reader of standard output has what it wanted. What is left is flushed to nowhere at the end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if plot_file is not None:
             page_stream.write(pages[0].html())
     for path in (save_file, plot_file, out_file):
