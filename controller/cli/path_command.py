@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -65,6 +66,8 @@ def path_(a: str, b: str, t_s: float | None, where: str | None, run_id: str | No
                 t_s = client.status().t_s
     if t_s is None:
         raise InputError("with --in, name the moment: --at SECONDS since the epoch")
+    if not math.isfinite(t_s):
+        raise InputError(f"--at {t_s}: must be a number of seconds")
     with _opened(where, t_s) as (timeline, scenario):
         route = explain(Schedule.of(timeline, FaultSchedule.from_scenario(scenario, timeline)), a, b, t_s)
     if as_json:

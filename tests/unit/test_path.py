@@ -192,3 +192,19 @@ def test_the_command_reads_scenarios_folders_and_files(tmp_path: Path) -> None:
     assert told[1]["hops"][-1]["to"] == "suva"
     shown = CliRunner().invoke(skyrack, ["path", "nairobi", "suva", "--at", "45", "--in", str(path)])
     assert shown.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("--at", "nan", "--in", "iridium-66"), "number of seconds"),
+        (("--at", "1e300", "--in", "iridium-66"), "from t = 0 to 300 s"),
+        (("--in", "iridium-66"), "--at SECONDS"),
+        (("--at", "1", "--in", "."), "no folder of a run"),
+    ],
+)
+def test_wrong_questions_are_input_errors(asked: tuple[str, ...], words: str) -> None:
+    """A moment that is none, or none at all, and a folder without a run: told in one message."""
+    done = CliRunner().invoke(skyrack, ["path", "nairobi", "suva", *asked])
+    assert isinstance(done.exception, InputError)
+    assert words in str(done.exception)
