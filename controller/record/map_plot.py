@@ -7,7 +7,8 @@ drawn in full.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import plotly.graph_objects as go
@@ -43,11 +44,17 @@ def sky_map(timeline: Timeline, masks_deg: Mapping[str, float], faults: Sequence
     """
     n_satellite = timeline.n_satellite
     grounds = range(n_satellite, len(timeline.nodes))
-    traces = [land(), _tracks(timeline)]
     spans = [s for s in contact_spans(timeline) if s.start_s < timeline.t_s[0] + TRACK_S and s.first <= s.last]
-    for number, ground in enumerate(grounds[:STATIONS]):
-        own = [span for span in spans[:PASSES] if span.ground == ground]
-        traces += _station(timeline, ground, CYCLE[number % len(CYCLE)], own, masks_deg, faults)
+    ways = _Ways(timeline)
+    tracks = ways.tracks()
+    stations = [
+        _Station.of(timeline, ground, [s for s in spans[:PASSES] if s.ground == ground], ways, faults)
+        for ground in grounds[:STATIONS]
+    ]
+    ways.look_up()
+    traces = [land(), line("ground tracks", ways.line(tracks), "#9aa3b2", 1.2, group="tracks", legend=True)]
+    for number, station in enumerate(stations):
+        traces += station.traces(timeline, ways, CYCLE[number % len(CYCLE)], masks_deg)
     if len(grounds) > STATIONS:
         traces.append(_other_stations(timeline, grounds[STATIONS:]))
     shown_steps = _frame_steps(timeline)
@@ -70,34 +77,89 @@ def tracks_drawn(timeline: Timeline) -> int:
     return len(range(0, timeline.n_satellite, every(timeline.n_satellite, TRACKS)))
 
 
-def _steps(timeline: Timeline, first: int, last: int, most: int) -> IntArray:
-    """At most so many steps from first to last, both included, evenly."""
-    return np.unique(np.linspace(first, last, min(last - first + 1, most)).astype(np.int64))
+class _Ways:
+    """Ground tracks: asked for one after another, then looked up all at once, so that each block is read once."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._steps: list[IntArray] = []
+        self._nodes: list[IntArray] = []
+        self._longitude_deg: list[FloatArray] = []
+        self._latitude_deg: list[FloatArray] = []
+
+    def add(self, node: int, first: int, last: int, most: int) -> int:
+        """Where a node is at no more than so many steps from first to last; the number of this track."""
+        steps = np.unique(np.linspace(first, last, min(last - first + 1, most)).astype(np.int64))
+        self._steps.append(steps)
+        self._nodes.append(np.full(len(steps), node))
+        return len(self._steps) - 1
+
+    def tracks(self) -> list[int]:
+        """Those of the satellites, or of some of many, in the beginning of the run."""
+        t_s, n_satellite = self._timeline.t_s, self._timeline.n_satellite
+        last = int(np.searchsorted(t_s, t_s[0] + TRACK_S, side="right")) - 1
+        return [self.add(node, 0, last, TRACK_POINTS) for node in range(0, n_satellite, every(n_satellite, TRACKS))]
+
+    def look_up(self) -> None:
+        """Read where they all are."""
+        if not self._steps:
+            return
+        where = places(self._timeline, np.concatenate(self._steps), np.concatenate(self._nodes))
+        cuts = np.cumsum([len(steps) for steps in self._steps])[:-1]
+        self._longitude_deg = np.split(where.longitude_deg, cuts)
+        self._latitude_deg = np.split(where.latitude_deg, cuts)
+
+    def points_deg(self, track: int) -> tuple[FloatArray, FloatArray]:
+        """Longitudes and latitudes of a track, once they were looked up."""
+        return self._longitude_deg[track], self._latitude_deg[track]
+
+    def line(self, tracks: Sequence[int]) -> Line:
+        """Tracks as one line, once they were looked up."""
+        return joined(cut_at_antimeridian(*self.points_deg(track)) for track in tracks)
 
 
-def _lines(timeline: Timeline, stretches: Sequence[tuple[int, IntArray]]) -> Line:
-    """Ground tracks as one line. A stretch is a node and its steps."""
-    if not stretches:
-        return [], []
-    steps = np.concatenate([steps for _, steps in stretches])
-    nodes = np.concatenate([np.full(len(steps), node) for node, steps in stretches])
-    where = places(timeline, steps, nodes)
-    cuts = np.cumsum([len(steps) for _, steps in stretches])[:-1]
-    parts = zip(np.split(where.longitude_deg, cuts), np.split(where.latitude_deg, cuts), strict=True)
-    return joined(cut_at_antimeridian(longitude, latitude) for longitude, latitude in parts)
+@dataclass(frozen=True)
+class _Station:
+    """A ground node as it is drawn; `way`, `passes` and `dark_passes` are numbers of tracks."""
 
+    ground: int
+    dark: Sequence[FaultWindow]
+    way: int
+    passes: Sequence[int]  # the serving satellites' tracks while they serve
+    dark_passes: Sequence[int]  # where a fault took them
 
-def _tracks(timeline: Timeline) -> go.Scatter:
-    last = int(np.searchsorted(timeline.t_s, timeline.t_s[0] + TRACK_S, side="right")) - 1
-    steps = _steps(timeline, 0, last, TRACK_POINTS)
-    chosen = range(0, timeline.n_satellite, every(timeline.n_satellite, TRACKS))
-    points = _lines(timeline, [(node, steps) for node in chosen])
-    return line("ground tracks", points, "#9aa3b2", 1.2, group="tracks", legend=True)
+    @classmethod
+    def of(
+        cls, timeline: Timeline, ground: int, own: Sequence[ContactSpan], ways: _Ways, faults: Sequence[FaultWindow]
+    ) -> Self:
+        """Asks for the tracks that will be drawn."""
+        dark = [fault for fault in faults if timeline.nodes[ground].name in fault.target.split("~")]
+        in_dark = [clipped for span in own for fault in dark if (clipped := _within(span, fault, timeline))]
+        return cls(
+            ground,
+            dark,
+            ways.add(ground, 0, timeline.n_step - 1, TRACK_POINTS),
+            [ways.add(span.satellite, span.first, span.last, PASS_POINTS) for span in own],
+            [ways.add(span.satellite, span.first, span.last, PASS_POINTS) for span in in_dark],
+        )
 
-
-def _passes(timeline: Timeline, spans: Sequence[ContactSpan]) -> Line:
-    """The serving satellites' ground tracks while they serve."""
-    return _lines(timeline, [(s.satellite, _steps(timeline, s.first, s.last, PASS_POINTS)) for s in spans])
+    def traces(self, timeline: Timeline, ways: _Ways, colour: str, masks_deg: Mapping[str, float]) -> list[go.Scatter]:
+        """The circle of its mask, its way if it moves, its passes, red where a fault took them, and its mark."""
+        name, role = timeline.nodes[self.ground].name, timeline.nodes[self.ground].role.value
+        longitude_deg, latitude_deg = ways.points_deg(self.way)
+        place = (float(latitude_deg[0]), float(longitude_deg[0]))
+        traces = []
+        if name in masks_deg and timeline.n_satellite:
+            radius_m = np.linalg.norm(timeline.sky(0).r_ecef_m, axis=0)
+            satellite_m = float(np.nanmedian(radius_m[: timeline.n_satellite]))
+            edge = footprint_deg(*place, float(radius_m[self.ground]), satellite_m, masks_deg[name])
+            traces.append(line(name, cut_at_antimeridian(*edge), colour, 1, group=name, dash="dot"))
+        if np.ptp(latitude_deg) > MOVES_DEG or np.ptp(longitude_deg) > MOVES_DEG:
+            traces.append(line(name, ways.line([self.way]), colour, 2, group=name, dash="dash"))
+        traces.append(line(name, ways.line(self.passes), colour, 4, group=name))
+        if self.dark_passes:
+            traces.append(line(name, ways.line(self.dark_passes), VERMILION, 5, group=name))
+        return [*traces, _mark(name, role, place, colour, self.dark)]
 
 
 def _within(span: ContactSpan, fault: FaultWindow, timeline: Timeline) -> ContactSpan | None:
@@ -110,40 +172,6 @@ def _within(span: ContactSpan, fault: FaultWindow, timeline: Timeline) -> Contac
     if first > last:
         return None
     return ContactSpan(span.ground, span.satellite, first, last, fault.start_s, fault.end_s, span.max_elevation_deg)
-
-
-def _station(
-    timeline: Timeline,
-    ground: int,
-    colour: str,
-    own: Sequence[ContactSpan],
-    masks_deg: Mapping[str, float],
-    faults: Sequence[FaultWindow],
-) -> list[go.Scatter]:
-    """A ground node with the circle of its mask, its way if it moves, and its passes, red where a fault took them."""
-    name, role = timeline.nodes[ground].name, timeline.nodes[ground].role.value
-    dark = [fault for fault in faults if name in fault.target.split("~")]
-    steps = _steps(timeline, 0, timeline.n_step - 1, TRACK_POINTS)
-    way = places(timeline, steps, np.full(len(steps), ground))
-    place = (float(way.latitude_deg[0]), float(way.longitude_deg[0]))
-    traces = []
-    if name in masks_deg and timeline.n_satellite:
-        radius_m = np.linalg.norm(timeline.sky(0).r_ecef_m, axis=0)
-        satellite_m = float(np.nanmedian(radius_m[: timeline.n_satellite]))
-        edge = footprint_deg(*place, float(radius_m[ground]), satellite_m, masks_deg[name])
-        traces.append(line(name, cut_at_antimeridian(*edge), colour, 1, group=name, dash="dot"))
-    if _moves(way):
-        points = cut_at_antimeridian(way.longitude_deg, way.latitude_deg)
-        traces.append(line(name, points, colour, 2, group=name, dash="dash"))
-    traces.append(line(name, _passes(timeline, own), colour, 4, group=name))
-    in_dark = [clipped for span in own for fault in dark if (clipped := _within(span, fault, timeline))]
-    if in_dark:
-        traces.append(line(name, _passes(timeline, in_dark), VERMILION, 5, group=name))
-    return [*traces, _mark(name, role, place, colour, dark)]
-
-
-def _moves(way: Geodetic) -> bool:
-    return bool(np.ptp(way.latitude_deg) > MOVES_DEG or np.ptp(way.longitude_deg) > MOVES_DEG)
 
 
 def _mark(name: str, role: str, place: tuple[float, float], colour: str, dark: Sequence[FaultWindow]) -> go.Scatter:

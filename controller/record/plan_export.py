@@ -83,14 +83,12 @@ def _links(
             "rate_bps": rate_bps,
             "loss_ratio": loss_ratio,
             "elevation_deg": None if math.isnan(elevation_deg) else elevation_deg,
-            "range_rate_m_s": range_rate_m_s,
         }
-        for a, b, kind, range_m, range_rate_m_s, delay_us, rate_bps, loss_ratio, elevation_deg in zip(
+        for a, b, kind, range_m, delay_us, rate_bps, loss_ratio, elevation_deg in zip(
             table.a[link].tolist(),
             table.b[link].tolist(),
             table.kind[link].tolist(),
             np.round(sky.range_m[usable], 3).tolist(),
-            np.round(sky.range_rate_m_s[usable].astype(np.float64), 3).tolist(),
             sky.delay_us[usable].tolist(),
             sky.rate_bps[usable].tolist(),
             table.loss_ratio[link].tolist(),

@@ -34,6 +34,7 @@ STEPS_DRAWN = 4_000
 HANDOVERS_DRAWN = 2_000
 GROUNDS_DRAWN, CONTACTS_DRAWN = 40, 2_000
 """Rows and bars of the contacts' plot; more cannot be told apart."""
+ROWS_OF_FULL_HEIGHT = 12
 
 
 def links_over_time(series: SkySeries, record: RunRecord) -> go.Figure:
@@ -144,8 +145,9 @@ def contact_gantt(head: Head, faults: Sequence[FaultWindow]) -> go.Figure:
         )
     return figure(
         traces,
-        120 + 46 * len(grounds),
+        120 + (46 if len(grounds) <= ROWS_OF_FULL_HEIGHT else 26) * len(grounds),
         barmode="overlay",
+        uniformtext={"minsize": 8, "mode": "hide"},
         xaxis=time_axis(float(head.t_s[0]), float(head.t_s[-1])),
         yaxis=axis(
             categoryorder="array", categoryarray=[text(name) for name in reversed(names)], showgrid=False, ticks=""
