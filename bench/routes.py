@@ -54,9 +54,9 @@ def dijkstra_s(n_node: int, links: LinkTable, sky: Sky, destinations: np.ndarray
     a, b = links.a[sky.link], links.b[sky.link]
     ends = (np.concatenate([a, b]), np.concatenate([b, a]))
     graph = coo_array((np.tile(sky.delay_us.astype(np.float64), 2), ends), shape=(n_node, n_node)).tocsr()
-    began_s = time.perf_counter()
+    began_s = time.process_time()
     dijkstra(graph, directed=True, indices=destinations)
-    return time.perf_counter() - began_s
+    return time.process_time() - began_s
 
 
 def main() -> None:
@@ -71,11 +71,11 @@ def main() -> None:
     before = None
     for sky in timeline.skies():
         usable = np.ones(len(sky.link), np.bool_)
-        began_s = time.perf_counter()
+        began_s = time.process_time()
         routes = router.next_ports(sky, usable)
-        repaired_s = time.perf_counter()
+        repaired_s = time.process_time()
         anew = next_ports(n_node, links, sky, usable, is_ground, destinations)
-        took_s["from nothing"].append(time.perf_counter() - repaired_s)
+        took_s["from nothing"].append(time.process_time() - repaired_s)
         took_s["Dijkstra alone"].append(dijkstra_s(n_node, links, sky, destinations))
         assert np.array_equal(routes, anew), "repaired routes are not those from nothing"
         if before is not None:
@@ -91,7 +91,7 @@ def main() -> None:
     for how, each_s in took_s.items():
         each_ms = 1e3 * np.array(each_s)
         print(
-            f"{how:15s} {each_ms.mean():6.1f} ms a step (median {np.median(each_ms):.1f}, most {each_ms.max():.1f}; "
+            f"{how:15s} {each_ms.mean():6.1f} ms of CPU a step (median {np.median(each_ms):.1f}, most {each_ms.max():.1f}; "
             f"{each_ms.mean() / alone_ms:.2f} of Dijkstra alone; {WANTED_MS:.0f} ms wanted)"
         )
 

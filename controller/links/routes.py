@@ -144,20 +144,21 @@ class Router:
     def _best(self, network: _Network) -> tuple[FloatArray, IntArray]:
         """The shortest distance through any port, and the lowest port that has it. Shapes (n_node, n_destination)."""
         shape = (self._n_node, len(self.destinations))
-        best, port = np.full(shape, np.inf), np.full(shape, NONE, np.int16)
-        for candidate in range(network.peer.shape[1]):
-            lit = np.flatnonzero(network.peer[:, candidate] != NONE)
+        best, beyond = np.full(shape, np.inf), np.zeros(shape, np.int16)  # beyond: one more than the port
+        for port in range(network.peer.shape[1]):
+            lit = np.flatnonzero(network.peer[:, port] != NONE)
             if 2 * len(lit) > self._n_node:  # all rows cost less than choosing many
-                through = self._distance[network.vertex[:, candidate]]
-                through += network.weight[:, candidate, None]
-                np.copyto(port, candidate, where=through < best)
+                through = self._distance.take(network.vertex[:, port], axis=0)
+                through += network.weight[:, port, None]
+                # Ports come in rising order, so the last that is nearer than all before it is the greatest of those
+                # that are: sums and maxima, for numpy is slow where it must decide value by value.
+                np.maximum(beyond, (through < best) * np.int16(port + 1), out=beyond)
                 np.minimum(best, through, out=best)
             else:
-                through = self._distance[network.vertex[lit, candidate]]
-                through += network.weight[lit, candidate, None]
-                port[lit] = np.where(through < best[lit], candidate, port[lit])
+                through = self._distance[network.vertex[lit, port]] + network.weight[lit, port, None]
+                beyond[lit] = np.maximum(beyond[lit], (through < best[lit]) * np.int16(port + 1))
                 best[lit] = np.minimum(best[lit], through)
-        return best, port.astype(np.int64)
+        return best, beyond.astype(np.int64) - 1
 
     def _repaired(self, before: _Network, network: _Network) -> IntArray | None:
         """The routes, from the trees of the step before; None if too many of them are broken."""
@@ -169,7 +170,7 @@ class Router:
         is_nearer = best < self._distance[: self._n_node]
         is_nearer[self._is_ground] = False
         nearer = np.flatnonzero(is_nearer)
-        self._distance.reshape(-1)[nearer] = best.reshape(-1)[nearer]
+        self._distance.reshape(-1)[nearer] = best.take(nearer)
         node, column = np.divmod(self._shorten(network, nearer), len(self.destinations))
         through = network.weight[node] + self._distance[network.vertex[node], column[:, None]]
         choice = np.argmin(through, axis=1)  # the first of equals: the lowest port
@@ -186,20 +187,19 @@ class Router:
         in_tree[self._is_ground] = False
         pair = np.flatnonzero(in_tree)
         flat = self._distance.reshape(-1)
-        hops = (flat[pair].astype(np.int64) & ((1 << _HOP_BITS) - 1)).astype(np.uint32)
+        hops = (flat.take(pair).astype(np.int64) & ((1 << _HOP_BITS) - 1)).astype(np.uint32)
         if hops.max(initial=0) < 1 << 16:
             hops = hops.astype(np.uint16)  # which numpy sorts many times faster
-        pair = pair[np.argsort(hops, kind="stable")]
+        pair = pair.take(np.argsort(hops, kind="stable"))
         level_start = np.concatenate(([0], np.cumsum(np.bincount(hops)))).tolist()
 
-        arc = (self._next_port + np.arange(0, self._n_node * n_port, n_port)[:, None]).reshape(-1)[pair]
+        arc = (self._next_port + np.arange(0, self._n_node * n_port, n_port)[:, None]).take(pair)
         kept = np.where(before.vertex == network.vertex, network.weight, np.inf)
-        weight = kept.reshape(-1)[arc]
-        column = np.broadcast_to(self._columns, self._next_port.shape).reshape(-1)
-        onward = (network.vertex * n_destination).reshape(-1)[arc] + column[pair]
+        weight = kept.take(arc)
+        onward = (network.vertex * n_destination).take(arc) + pair % n_destination
         for first, end in pairwise(level_start):
-            flat[pair[first:end]] = flat[onward[first:end]] + weight[first:end]
-        return np.unique(column[pair[np.isinf(flat[pair])]])
+            flat[pair[first:end]] = flat.take(onward[first:end]) + weight[first:end]
+        return np.unique(pair[np.isinf(flat.take(pair))] % n_destination)
 
     def _shorten(self, network: _Network, changed: IntArray) -> IntArray:
         """Follow shorter distances from neighbour to neighbour, until no arc leads nearer.
