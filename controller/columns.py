@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from controller.timeline import BoolArray, IntArray
 
-    from controller.timeline import BoolArray, IntArray
 
-    Table = TypeVar("Table", bound=DataclassInstance)
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Table = TypeVar("Table", bound=_Dataclass)
 
 
 def taken(table: Table, rows: BoolArray | IntArray) -> Table:

@@ -21,8 +21,8 @@ def plan_lines(timeline: Timeline, faults: FaultSchedule) -> Iterator[str]:
     """One JSON document a step, without line ends: every node's place and light, every usable link.
 
     Links that a fault masks are absent, and nodes after their end. Links are in the timeline's order, by name of `a`
-    and then of `b`; `a` sorts before `b`. Places are rounded to 1 mm and 1e-8°, elevations to 1e-4°, range rates to
-    1 mm/s, sunlight to 1e-6.
+    and then of `b`; `a` sorts before `b`. Places are rounded to 1 mm and 1e-8°, elevations to 1e-4°, sunlight to
+    1e-6.
     """
     for index in range(len(timeline.blocks)):
         yield from block_lines(timeline, timeline.blocks[index], faults)

@@ -49,11 +49,11 @@ def test_plan_leaves_no_half_file_where_it_cannot_write(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "json"])
 def test_contacts_have_the_columns_of_the_contract(form: str) -> None:
-    """`skyrack contacts` names the eight columns, as CSV and as JSON."""
+    """`skyrack contacts` names the eight columns first, as CSV and as JSON, then what else a contact is worth."""
     text = skyrack("contacts", "iridium-66", "--duration", "60", "--format", form).stdout
     columns = ["a", "b", "kind", "start_utc", "end_utc", "duration_s", "max_elevation_deg", "min_range_m"]
     found = text.splitlines()[0].split(",") if form == "csv" else list(json.loads(text)[0])
-    assert found == columns
+    assert found == [*columns, "max_range_rate_m_s", "max_doppler_hz", "volume_bytes"]
 
 
 def test_init_writes_a_preset_once(tmp_path: Path) -> None:
