@@ -90,10 +90,9 @@ def main() -> None:
     alone_ms = 1e3 * float(np.mean(took_s["Dijkstra alone"]))
     for how, each_s in took_s.items():
         each_ms = 1e3 * np.array(each_s)
-        print(
-            f"{how:15s} {each_ms.mean():6.1f} ms of CPU a step (median {np.median(each_ms):.1f}, most {each_ms.max():.1f}); "
-            f"{each_ms.mean() / alone_ms:.2f} of Dijkstra alone"
-        )
+        spread = f"median {np.median(each_ms):.1f}, most {each_ms.max():.1f}"
+        share = each_ms.mean() / alone_ms
+        print(f"{how:15s} {each_ms.mean():6.1f} ms of CPU a step ({spread}), {share:.2f} of Dijkstra alone")
 
 
 if __name__ == "__main__":
