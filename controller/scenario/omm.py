@@ -16,7 +16,12 @@ from datetime import UTC, datetime, timedelta
 from typing import NoReturn, TypeAlias
 from xml.parsers import expat
 
-from controller.scenario.element_sets import SGP4_EPHEMERIS_TYPES, ElementSet, ElementSetError
+from controller.scenario.element_sets import (
+    SGP4_EPHEMERIS_TYPES,
+    ElementSet,
+    ElementSetError,
+    perigee_problem,
+)
 
 
 @dataclass(frozen=True)
@@ -94,9 +99,13 @@ def _omm_set(place: str, fields: Fields) -> OmmSet:
         given = fields.get(key)
         if given not in (None, "") and str(given).strip().upper() not in allowed:
             raise _FieldError(f"{key} = {_show(given)}: must be {allowed[0]}, as SGP4 takes it")
-    return OmmSet(
+    found = OmmSet(
         name.strip(), _catalogue(fields), place, _epoch_utc(fields), *(_number(fields, *rule) for rule in _NUMBERS)
     )
+    sunk = perigee_problem(found.mean_motion_rev_day, found.eccentricity)
+    if sunk is not None:
+        raise _FieldError(f"MEAN_MOTION, ECCENTRICITY: {sunk}")
+    return found
 
 
 def _required(fields: Fields, key: str) -> object:

@@ -10,7 +10,12 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from controller.scenario.element_sets import SGP4_EPHEMERIS_TYPES, ElementSet, ElementSetError
+from controller.scenario.element_sets import (
+    SGP4_EPHEMERIS_TYPES,
+    ElementSet,
+    ElementSetError,
+    perigee_problem,
+)
 
 LINE_LENGTH = 69
 _FIRST_YEAR = 1957  # of Sputnik 1: two digits of a year below 57 are of this century
@@ -56,7 +61,7 @@ _LINE_2_FIELDS = (
     ("mean motion", 53, 63, _DECIMAL),
 )
 # name of the field, its columns, and from where to where its value may be
-_LINE_1_RANGES = (("epoch day", 21, 32, 1.0, 366.999_999_99),)
+_LINE_1_RANGES = (("epoch day", 21, 32, 1.0, 367.0),)
 _LINE_2_RANGES = (
     ("inclination", 9, 16, 0.0, 180.0),
     ("mean motion", 53, 63, 1e-8, 20.0),
@@ -82,12 +87,13 @@ def _line_problem(line: str, number: str) -> str | None:
     for name, first, last, pattern in _LINE_1_FIELDS if number == "1" else _LINE_2_FIELDS:
         field = line[first - 1 : last]
         if not pattern.fullmatch(field.rstrip()):
-            return f"columns {first} to {last} should hold the {name}, found {field!r}"
+            where = f"column {first}" if first == last else f"columns {first} to {last}"
+            return f"{where} should hold the {name}, found {field!r}"
     for name, first, last, low, high in _LINE_1_RANGES if number == "1" else _LINE_2_RANGES:
         field = line[first - 1 : last]
         if not low <= float(field) <= high:
             return f"columns {first} to {last} hold the {name}, which must be from {low:.9g} to {high:.9g}, not {field}"
-    return None
+    return None if number == "1" else perigee_problem(float(line[52:63]), float(f"0.{line[26:33].replace(' ', '0')}"))
 
 
 def _catalogue(field: str) -> str:

@@ -222,6 +222,31 @@ def test_a_broken_element_set_is_told_with_its_line(tmp_path: Path, old: str, ne
         assert word in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (" 0006703 ", " 9006703 ", ["some.tle:3", "eccentricity 0.9006703", "km below the ground"]),
+        ("-4 0  292", "-4 4  292", ["some.tle:2", "column 63", "ephemeris type of SGP4, 0, found '4'"]),
+        (" 15.72125391", "  0.00000000", ["some.tle:3", "columns 53 to 63 hold the mean motion", "from 1e-08 to 20"]),
+        (" 51.6416", "251.6416", ["some.tle:3", "columns 9 to 16 hold the inclination", "from 0 to 180"]),
+        ("08264.51782528", "08404.51782528", ["some.tle:2", "hold the epoch day", "from 1 to 367"]),
+        ("08264.51782528", "08   .        ", ["some.tle:2", "columns 21 to 32 should hold the epoch day"]),
+        ("25544", "I5544", ["some.tle:2", "columns 3 to 7 should hold the catalogue number, found 'I5544'"]),
+    ],
+)
+def test_an_impossible_orbit_is_told_behind_a_right_checksum(
+    tmp_path: Path, old: str, new: str, words: list[str]
+) -> None:
+    """Values that no element set has are told with file, line, columns and what may stand there."""
+    lines = ISS.replace(old, new).splitlines()
+    lines[1:] = [line[:68] + str(checksum(line)) for line in lines[1:]]
+    (tmp_path / "some.tle").write_text("\n".join(lines))
+    with pytest.raises(InputError) as raised:
+        parsed(changed(f"walker = {{ {WALKER} }}", 'tle = "some.tle"'), tmp_path)
+    for word in [*words, "trial.toml: constellation[0].tle"]:
+        assert word in str(raised.value)
+
+
 def test_every_broken_element_set_of_a_file_is_told(tmp_path: Path) -> None:
     """Reading goes on after a broken set: two broken ones of three give two lines."""
     bad = ISS.replace("2927", "2928")

@@ -73,6 +73,11 @@ BAD = {
     "huge": (".json", changed_json(BSTAR=10**400), ["BSTAR = a number of more than 40 digits: must be from -100 to"]),
     "parabola": (".json", changed_json(ECCENTRICITY=1), ["ECCENTRICITY = 1: must be from 0 to 0.999999999"]),
     "no motion": (".json", changed_json(MEAN_MOTION=0), ["MEAN_MOTION = 0: must be from 1e-08 to 20"]),
+    "through the Earth": (
+        ".json",
+        changed_json(ECCENTRICITY=0.9),
+        ["one.json, object 1: 'VANGUARD 1': MEAN_MOTION, ECCENTRICITY: mean motion 10.8486916", "km below the ground"],
+    ),
     "ten digits": (".json", changed_json(NORAD_CAT_ID=10**9), ["NORAD_CAT_ID = 1000000000: must be a whole number"]),
     "half a number": (".json", changed_json(NORAD_CAT_ID=5.5), ["NORAD_CAT_ID = 5.5: must be a whole number"]),
     "negative": (".json", changed_json(NORAD_CAT_ID=-5), ["NORAD_CAT_ID = -5: must be a whole number"]),
