@@ -14,8 +14,10 @@ from click.testing import CliRunner, Result
 
 from controller.cli.main import skyrack
 from controller.errors import InputError
-from controller.timeline_file import open_timeline
-from tests.unit.scenario.text import GOOD
+from controller.planner import plan
+from controller.scenario import Source
+from controller.timeline_file import TimelineWriter, open_timeline
+from tests.unit.scenario.text import GOOD, parsed
 
 ROOT = Path(__file__).parents[2]
 INTERPOLATED_WITHIN_M = 0.01
@@ -78,6 +80,15 @@ def test_a_moved_file_still_finds_its_scenario(scenario: Path, tmp_path: Path) -
     scenario.unlink()
     (tmp_path / "elsewhere").mkdir()
     assert run("plan", saved.rename(tmp_path / "elsewhere" / "x.npz")).stdout == before
+
+
+def test_a_scenario_that_names_other_nodes_now_is_told(tmp_path: Path) -> None:
+    """What a saved timeline was computed from must still say the same."""
+    path = tmp_path / "sky.npz"
+    with TimelineWriter(path, Source("trial.toml", GOOD.replace("beijing", "peking"), tmp_path)) as writer:
+        writer.finish(plan(parsed(GOOD), writer)).close()
+    with pytest.raises(InputError, match=r"trial\.toml names other nodes now"):
+        run("plan", path)
 
 
 def test_contacts_are_chosen(scenario: Path) -> None:

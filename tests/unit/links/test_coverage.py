@@ -58,6 +58,8 @@ def test_every_cell_agrees_with_a_plain_computation() -> None:
     assert np.array_equal(seen.satellites_seen, expected.sum(axis=0))
     assert np.array_equal(seen.instants_seen, (expected > 0).sum(axis=0))
     assert np.array_equal(seen.mean_satellites, expected.mean(axis=0))
+    area = np.cos(np.radians(grid.latitude_deg))[:, None] * np.ones(grid.shape)
+    assert seen.mean_over_earth == pytest.approx(np.average(expected.mean(axis=0), weights=area))
 
 
 def test_the_poles_and_the_antimeridian_are_no_edges() -> None:
