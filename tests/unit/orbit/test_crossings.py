@@ -22,7 +22,7 @@ def waves(amplitude: FloatArray, rate_rad_s: FloatArray, phase: FloatArray, leve
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_spans_are_those_of_dense_sampling(seed: int) -> None:
     """Of random sums of sines, slow against the scan, the spans are where samples 1 s apart are not negative."""
     rng = np.random.default_rng(seed)

@@ -22,6 +22,7 @@ PERIOD_550_KM_S = 95.65 * 60.0
 ECLIPSE_TOLERANCE_MIN = 0.01
 CRITICAL_BETA_TOLERANCE_DEG = 0.01
 EDGE_TOLERANCE_S = 0.01
+BETA_TOLERANCE_DEG = 1e-3
 HALF_CONE_DEG = 0.2666  # the Sun's mean semidiameter of 16′, which parts the umbra's edge and the penumbra's
 
 
@@ -120,6 +121,15 @@ def test_edges_are_those_of_the_true_geometry_of_sgp4() -> None:
             assert sign * depth_m[0] < 0.0 < sign * depth_m[1]
             n_edge += 1
     assert n_edge > 350
+
+    # Beta, as the angle between the Sun and the plane's normal at mid-eclipse.
+    for satellite, middle_s, beta_deg in zip(
+        found.satellite, (found.start_s + found.end_s) / 2.0, found.beta_deg, strict=True
+    ):
+        _, r_m, v_m_s = states([orbits[satellite]], julian_dates(EPOCH, np.array([middle_s])))
+        normal, toward = np.cross(r_m[0, 0], v_m_s[0, 0]), sun_of(middle_s)
+        cosine = normal @ toward / (np.linalg.norm(normal) * np.linalg.norm(toward))
+        assert beta_deg == pytest.approx(90.0 - math.degrees(math.acos(cosine)), abs=BETA_TOLERANCE_DEG)
 
 
 def test_eclipses_are_complete_and_in_order() -> None:

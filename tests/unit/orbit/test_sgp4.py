@@ -52,7 +52,7 @@ def test_elements_that_no_orbit_has_are_told_by_a_code() -> None:
 
 
 @given(st.floats(300e3, 2_000e3), st.floats(0.0, 180.0), st.floats(0.0, 360.0))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_the_energy_of_an_orbit_without_drag_is_kept(
     altitude_m: float, inclination_deg: float, raan_deg: float
 ) -> None:

@@ -72,6 +72,12 @@ def test_the_sun_turns_at_the_published_solstices_and_equinoxes() -> None:
         assert math.remainder(ecliptic_deg - longitude_deg, 360.0) == pytest.approx(0.0, abs=0.0104)
 
 
+def test_the_suns_disc_is_as_wide_as_the_almanac_says() -> None:
+    """At an astronomical unit its radius is 959.63″ (Auwers, in the Astronomical Almanac), 959.2″ with the IAU's."""
+    seen = discs(np.zeros((3, 1)) + 1.0, sun_on_x_m(1).T)
+    assert np.degrees(seen.sun_radius) * 3600.0 == pytest.approx([959.63], abs=0.6)
+
+
 def test_two_discs() -> None:
     """Apart: all of it. Covered: nothing. A small disc within: what it leaves. Equal discs by halves: a lens."""
     sun, earth = np.full(5, 1.0), np.array([2.0, 2.0, 0.5, 1.0, 1.0])
@@ -107,10 +113,17 @@ def test_light_in_the_penumbra_is_what_rays_to_the_suns_disc_tell(radius_m: floa
 def test_the_quick_way_tells_the_same_as_discs_drawn_for_all() -> None:
     """Random satellites from 200 km to 400,000 km, dates all over the year: cones and discs agree everywhere."""
     rng = np.random.default_rng(11)
-    n_t, n = 40, 500
+    n_t, n = 40, 1_000
     sun_m = sun_mod_m(julian_dates(datetime(2026, 1, 1, tzinfo=UTC), np.linspace(0.0, 3.1e7, n_t)))
     r_m = rng.normal(size=(n_t, 3, n))
     r_m *= ((EARTH_RADIUS_M + 10.0 ** rng.uniform(5.3, 8.6, (n_t, n))) / np.linalg.norm(r_m, axis=1))[:, None]
+    # Half of them about the shadow's edge, where light begins and ends.
+    toward = sun_m / np.linalg.norm(sun_m, axis=-1, keepdims=True)
+    aside = np.cross(toward, rng.normal(size=(n_t, n // 2, 3)).transpose(1, 0, 2)).transpose(1, 2, 0)
+    depth_m = 10.0 ** rng.uniform(6.0, 8.0, (n_t, 1, n // 2))
+    beside_m = EARTH_RADIUS_M + rng.uniform(-1.2, 1.2, depth_m.shape) * depth_m * SUN_RADIUS_M / ASTRONOMICAL_UNIT_M
+    aside *= np.maximum(beside_m, 0.0) / np.linalg.norm(aside, axis=1, keepdims=True)
+    r_m[:, :, : n // 2] = aside - depth_m * toward[:, :, None]
     light = satellite_illumination_ratio(r_m, sun_m)
     seen = discs(r_m, sun_m[:, :, None])
     drawn = visible_ratio(seen)
