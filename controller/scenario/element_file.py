@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,14 +10,14 @@ from pydantic import BeforeValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from controller.scenario.element_sets import ElementSet, ElementSetError
-from controller.scenario.fields import Table
 from controller.scenario.omm import EXTENSIONS, OmmSet, parse_omm
 from controller.scenario.tle import TleSet, parse_tle
 
 _MAX_LINES = 20  # of one file's mistakes: the rest is counted
 
 
-class ElementFile(Table):
+@dataclass(frozen=True)
+class ElementFile:
     """A file of element sets: its path as the scenario gives it, and what it holds."""
 
     path: str

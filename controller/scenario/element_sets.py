@@ -9,6 +9,8 @@ from datetime import datetime
 # Kinds of elements that SGP4 takes, in a TLE's column 63 and in EPHEMERIS_TYPE: not said, SGP4 and SDP4 (Hoots and
 # Roehrich, Spacetrack Report No. 3, 1980). Type 4 is SGP4-XP today, whose elements SGP4 would put kilometres off.
 SGP4_EPHEMERIS_TYPES = ("0", "2", "3")
+# What falls within a day has a drag term of some 0.1 to 1 Earth radii⁻¹; far beyond that SGP4 has no orbit to give.
+MAX_BSTAR = 10.0
 
 _MU_M3_S2, _EARTH_RADIUS_M = 398_600.8e9, 6_378_135.0  # WGS 72
 _LOWEST_PERIGEE_M = -100_000.0  # mean elements of satellites that are coming down reach below the ground

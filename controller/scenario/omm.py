@@ -17,6 +17,7 @@ from typing import NoReturn, TypeAlias
 from xml.parsers import expat
 
 from controller.scenario.element_sets import (
+    MAX_BSTAR,
     SGP4_EPHEMERIS_TYPES,
     ElementSet,
     ElementSetError,
@@ -44,15 +45,15 @@ class OmmError(ElementSetError):
 Fields: TypeAlias = Mapping[str, object]
 """What a file says of one object: keys and values, of whatever type the format has."""
 
-# Key, least and largest value. Mean motion: an orbit through the ground turns 17 times a day.
+# Key, least and largest value. Mean motion: at the ground it is 17 a day, at the Moon one in 27 days.
 _NUMBERS = (
-    ("MEAN_MOTION", 1e-8, 20.0),
+    ("MEAN_MOTION", 0.01, 20.0),
     ("ECCENTRICITY", 0.0, 0.999_999_999),
     ("INCLINATION", 0.0, 180.0),
     ("RA_OF_ASC_NODE", -360.0, 360.0),
     ("ARG_OF_PERICENTER", -360.0, 360.0),
     ("MEAN_ANOMALY", -360.0, 360.0),
-    ("BSTAR", -100.0, 100.0),
+    ("BSTAR", -MAX_BSTAR, MAX_BSTAR),
 )
 # What the message may leave out, but must not say otherwise: SGP4's elements are in TEME, about the Earth, in UTC.
 _GIVENS = (

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from controller.scenario.element_sets import (
+    MAX_BSTAR,
     SGP4_EPHEMERIS_TYPES,
     ElementSet,
     ElementSetError,
@@ -64,7 +65,7 @@ _LINE_2_FIELDS = (
 _LINE_1_RANGES = (("epoch day", 21, 32, 1.0, 367.0),)
 _LINE_2_RANGES = (
     ("inclination", 9, 16, 0.0, 180.0),
-    ("mean motion", 53, 63, 1e-8, 20.0),
+    ("mean motion", 53, 63, 0.01, 20.0),
 )
 
 
@@ -89,11 +90,19 @@ def _line_problem(line: str, number: str) -> str | None:
         if not pattern.fullmatch(field.rstrip()):
             where = f"column {first}" if first == last else f"columns {first} to {last}"
             return f"{where} should hold the {name}, found {field!r}"
+    if number == "1" and abs(_assumed_decimal(line[53:61])) > MAX_BSTAR:
+        limits = f"from {-MAX_BSTAR:g} to {MAX_BSTAR:g}"
+        return f"columns 54 to 61 hold the drag term, which must be {limits}, not {line[53:61]}"
     for name, first, last, low, high in _LINE_1_RANGES if number == "1" else _LINE_2_RANGES:
         field = line[first - 1 : last]
         if not low <= float(field) <= high:
             return f"columns {first} to {last} hold the {name}, which must be from {low:.9g} to {high:.9g}, not {field}"
     return None if number == "1" else perigee_problem(float(line[52:63]), float(f"0.{line[26:33].replace(' ', '0')}"))
+
+
+def _assumed_decimal(field: str) -> float:
+    """A number whose point and base are left out: "-11606-4" → -0.11606e-4."""
+    return float(f"{field[0].strip()}.{field[1:6]}e{field[6:]}")
 
 
 def _catalogue(field: str) -> str:

@@ -227,7 +227,8 @@ def test_a_broken_element_set_is_told_with_its_line(tmp_path: Path, old: str, ne
     [
         (" 0006703 ", " 9006703 ", ["some.tle:3", "eccentricity 0.9006703", "km below the ground"]),
         ("-4 0  292", "-4 4  292", ["some.tle:2", "column 63", "ephemeris type of SGP4, 0, found '4'"]),
-        (" 15.72125391", "  0.00000000", ["some.tle:3", "columns 53 to 63 hold the mean motion", "from 1e-08 to 20"]),
+        (" 15.72125391", "  0.00000000", ["some.tle:3", "columns 53 to 63 hold the mean motion", "from 0.01 to 20"]),
+        ("-11606-4", "-11606+3", ["some.tle:2", "columns 54 to 61 hold the drag term", "from -10 to 10, not -11606+3"]),
         (" 51.6416", "251.6416", ["some.tle:3", "columns 9 to 16 hold the inclination", "from 0 to 180"]),
         ("08264.51782528", "08404.51782528", ["some.tle:2", "hold the epoch day", "from 1 to 367"]),
         ("08264.51782528", "08   .        ", ["some.tle:2", "columns 21 to 32 should hold the epoch day"]),

@@ -70,9 +70,9 @@ BAD = {
     "list": (".json", changed_json(MEAN_MOTION=[1.0]), ["MEAN_MOTION = [1.0]: must be a number"]),
     "not a number": (".json", vanguard.JSON.replace("34.2443", "NaN"), ["INCLINATION = NaN: must be from 0 to 180"]),
     "infinity": (".json", vanguard.JSON.replace("34.2443", "Infinity"), ["INCLINATION = Infinity: must be from"]),
-    "huge": (".json", changed_json(BSTAR=10**400), ["BSTAR = a number of more than 40 digits: must be from -100 to"]),
+    "huge": (".json", changed_json(BSTAR=10**400), ["BSTAR = a number of more than 40 digits: must be from -10 to"]),
     "parabola": (".json", changed_json(ECCENTRICITY=1), ["ECCENTRICITY = 1: must be from 0 to 0.999999999"]),
-    "no motion": (".json", changed_json(MEAN_MOTION=0), ["MEAN_MOTION = 0: must be from 1e-08 to 20"]),
+    "no motion": (".json", changed_json(MEAN_MOTION=0), ["MEAN_MOTION = 0: must be from 0.01 to 20"]),
     "through the Earth": (
         ".json",
         changed_json(ECCENTRICITY=0.9),
