@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -38,9 +37,9 @@ class Patches:
     end_s: FloatArray
 
 
-@dataclass(frozen=True)
+@dataclass
 class Expansion:
-    """All that the steps of a run follow from."""
+    """The blocks of a run, each computed when it is asked for from all that its steps follow from."""
 
     epoch_utc: datetime
     t_s: FloatArray
@@ -48,25 +47,31 @@ class Expansion:
     patches: Patches
     services: Services
 
-    @property
-    def block_steps(self) -> int:
-        """How many steps a block has, but for the last."""
+    def __post_init__(self) -> None:
         n_node = int(self.where.starts[-1]) + len(self.where.sites.grounds)
-        return max(1, min(len(self.t_s), _BLOCK_CELLS // (3 * n_node)))
-
-    def blocks(self) -> Iterator[Block]:
-        """The blocks of the run, in order."""
+        self.block_steps = max(1, min(len(self.t_s), _BLOCK_CELLS // (3 * n_node)))
         # A state holds from its instant, so that a patch is seen by the steps from its start until just before its end;
         # one that lasts until the last instant is still there at it.
-        first_step = np.searchsorted(self.t_s, self.patches.start_s - _INSTANT_S)
+        self._first_step = np.searchsorted(self.t_s, self.patches.start_s - _INSTANT_S)
         end_step = np.searchsorted(self.t_s, self.patches.end_s - _INSTANT_S)
-        end_step = np.where(self.patches.end_s >= self.t_s[-1] - _INSTANT_S, len(self.t_s), end_step)
-        for first in range(0, len(self.t_s), self.block_steps):
-            yield self._block(first, min(first + self.block_steps, len(self.t_s)), first_step, end_step)
+        self._end_step = np.where(self.patches.end_s >= self.t_s[-1] - _INSTANT_S, len(self.t_s), end_step)
+        self._newest: Block | None = None
 
-    def _block(self, first: int, end: int, first_step: IntArray, end_step: IntArray) -> Block:
+    def __len__(self) -> int:
+        return -(-len(self.t_s) // self.block_steps)
+
+    def __getitem__(self, index: int) -> Block:
+        if not 0 <= index < len(self):
+            raise IndexError(f"block {index} of {len(self)}")
+        first = index * self.block_steps
+        if self._newest is None or self._newest.first_step != first:
+            self._newest = self._block(first, min(first + self.block_steps, len(self.t_s)))
+        return self._newest
+
+    def _block(self, first: int, end: int) -> Block:
         """The steps from `first` until before `end`."""
         t_s, n_t = self.t_s[first:end], end - first
+        first_step, end_step = self._first_step, self._end_step
         motion = self.where.ecef(t_s)
         now = np.flatnonzero((first_step < end) & (end_step > first) & (end_step > first_step))
         link, column = np.unique(self.patches.link[now], return_inverse=True)

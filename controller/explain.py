@@ -13,7 +13,7 @@ import numpy as np
 from controller.errors import InputError
 from controller.links.routes import NONE, Ports, path, ports
 from controller.schedule import Commanded, Schedule
-from controller.timeline import Block, LinkKind, utc_text
+from controller.timeline import LinkKind, utc_text
 
 INSTANT_S = 1e-6
 """Instants closer than this are one: a step's is a product of floats."""
@@ -173,26 +173,3 @@ def _reach(schedule: Schedule, panel: Ports, source: int) -> set[int]:
         edge = [node for node in np.unique(far[far != NONE]).tolist() if node not in reached]
         reached.update(edge)
     return reached
-
-
-class OneBlock:
-    """Keeps the one block that holds a moment, of all that are computed."""
-
-    def __init__(self, step: int) -> None:
-        self.block_steps = 1  # set by the planner before the first block
-        self._step, self._n_block = step, 0
-        self._block: Block | None = None
-
-    def append(self, block: Block) -> None:
-        """Look at the next block, and keep it if it is the one."""
-        self._n_block += 1
-        if block.first_step <= self._step:
-            self._block = block
-
-    def __len__(self) -> int:
-        return self._n_block
-
-    def __getitem__(self, index: int) -> Block:
-        if self._block is None or index != self._block.first_step // self.block_steps:
-            raise IndexError(f"block {index} was not kept")
-        return self._block

@@ -152,20 +152,7 @@ def asked_for(options: RunOptions) -> tuple[Source, Scenario]:
         if given is not None:
             raise InputError(f"{options.timeline} holds its scenario, start and duration: leave {what} out")
     with open_timeline(options.timeline) as saved:
-        return saved.source, scenario_of(saved, options.time_scale)
-
-
-def scenario_of(saved: SavedTimeline, time_scale: float | None = None) -> Scenario:
-    """The scenario of a saved timeline, with the start and duration that the timeline was computed for.
-
-    Raises InputError where what the scenario names has changed since.
-    """
-    timeline = saved.timeline
-    start_s, end_s = float(timeline.t_s[0]), float(timeline.t_s[-1])
-    scenario = parse_scenario(saved.source, end_s - start_s, start_s=start_s, time_scale=time_scale)
-    if scenario.node_names != tuple(node.name for node in timeline.nodes):
-        raise InputError(f"{saved.path}: {scenario.label} names other nodes now; plan it anew")
-    return scenario
+        return saved.source, saved.scenario(options.time_scale)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ is found first, on the geometry itself and to 10 ms; where everything is at each
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,10 +32,8 @@ from controller.scenario.model import Constellation, Scenario
 from controller.timeline import (
     BlockStore,
     ContactTable,
-    ContentHash,
     EclipseTable,
     FloatArray,
-    Head,
     IntArray,
     LinkKind,
     LinkTable,
@@ -44,6 +42,7 @@ from controller.timeline import (
     NodeEnd,
     Role,
     Timeline,
+    kept,
 )
 
 # How far satellites go between samples of a scan for access: some 20 s in low orbit.
@@ -63,33 +62,20 @@ class _Fleet:
     until_s: float  # how far passes are looked for: beyond the run, to know who stays longest
 
 
-def survey(scenario: Scenario) -> Head:
-    """What there is in a run's sky, and what happens there, without its steps.
+def plan(scenario: Scenario, store: BlockStore | None = None) -> Timeline:
+    """Everything that a run's sky commands, named by its content. Blocks go into the store; without one, into memory.
+
+    Raises as `survey` does.
+    """
+    return kept(survey(scenario), store if store is not None else MemoryBlocks())
+
+
+def survey(scenario: Scenario) -> Timeline:
+    """A run's sky, of which what happens is known, and steps are computed when they are asked for.
 
     Raises InputError where there is no such sky: a satellite that has decayed before it begins, a fault on a link that
     there is not.
     """
-    return _surveyed(scenario)[0]
-
-
-def plan(scenario: Scenario, store: BlockStore | None = None) -> Timeline:
-    """Everything that a run's sky commands. Blocks go into the store as they are computed; without one, into memory.
-
-    Raises as `survey` does.
-    """
-    head, expansion = _surveyed(scenario)
-    blocks = store if store is not None else MemoryBlocks()
-    blocks.block_steps = expansion.block_steps
-    name = ContentHash(head)
-    for block in expansion.blocks():
-        name.update(block)
-        blocks.append(block)
-    return Timeline(
-        **{field.name: getattr(head, field.name) for field in fields(head)}, blocks=blocks, content_hash=name.text()
-    )
-
-
-def _surveyed(scenario: Scenario) -> tuple[Head, Expansion]:
     t_s: FloatArray = scenario.start_s + np.arange(scenario.n_step, dtype=np.float64) * scenario.step_s
     start_s, end_s = float(t_s[0]), float(t_s[-1])
     names, nodes = scenario.node_names, _nodes(scenario)
@@ -108,7 +94,7 @@ def _surveyed(scenario: Scenario) -> tuple[Head, Expansion]:
     _check_isl_faults(scenario, holds)
     patches = _patches(holds, services, names)
     contacts = contact_table(holds, names, where, services)
-    head = Head(
+    return Timeline(
         epoch_utc=scenario.epoch,
         step_s=scenario.step_s,
         t_s=t_s,
@@ -118,8 +104,9 @@ def _surveyed(scenario: Scenario) -> tuple[Head, Expansion]:
         eclipses=_eclipses(fleets, start_s, end_s),
         node_ends=_node_ends(fleets, end_s),
         warnings=_warnings(scenario, contacts, start_s, end_s),
+        blocks=Expansion(scenario.epoch, t_s, where, patches, services),
+        content_hash="",
     )
-    return head, Expansion(scenario.epoch, t_s, where, patches, services)
 
 
 def _fleets(scenario: Scenario, start_s: float, end_s: float) -> list[_Fleet]:

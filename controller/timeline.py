@@ -10,7 +10,7 @@ import enum
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -152,7 +152,7 @@ class Blocks(Protocol):
 
 
 class BlockStore(Blocks, Protocol):
-    """Somewhere to keep blocks, while they are computed one after another."""
+    """Somewhere to keep blocks. `block_steps` is set before the first."""
 
     def append(self, block: Block) -> None:
         """Keep the next block."""
@@ -223,7 +223,7 @@ class Timeline(Head):
     """The whole run. content_hash names all of it, and is the same on every machine."""
 
     blocks: Blocks
-    content_hash: str  # "sha256:…"
+    content_hash: str  # "sha256:…"; empty where blocks are computed when they are asked for
 
     def sky(self, step: int) -> Sky:
         """One step. Raises IndexError for one that there is not."""
@@ -236,6 +236,10 @@ class Timeline(Head):
             block.r_ecef_m[i], block.illumination_ratio[i], block.link[rows], block.range_m[rows],
             block.range_rate_m_s[rows], block.delay_us[rows], block.rate_bps[rows], block.elevation_deg[rows],
         )  # fmt: skip
+
+    def each_block(self) -> Iterator[Block]:
+        """Every block, in order."""
+        return (self.blocks[index] for index in range(len(self.blocks)))
 
     def skies(self) -> Iterator[Sky]:
         """Every step, in order."""
@@ -295,3 +299,13 @@ class ContentHash:
         for digest in self._streams:
             whole.update(digest.digest())
         return f"sha256:{whole.hexdigest()}"
+
+
+def kept(timeline: Timeline, store: BlockStore) -> Timeline:
+    """The timeline with its blocks in a store, one after another, and named by its content."""
+    store.block_steps = timeline.blocks.block_steps
+    name = ContentHash(timeline)
+    for block in timeline.each_block():
+        name.update(block)
+        store.append(block)
+    return replace(timeline, blocks=store, content_hash=name.text())

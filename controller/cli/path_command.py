@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _opened(where: str, t_s: float) -> Iterator[tuple[Timeline, Scenario]]:
+def _opened(where: str) -> Iterator[tuple[Timeline, Scenario]]:
     """The sky of a scenario, a run's folder or a saved timeline, and its scenario. Raises InputError."""
-    from controller.explain import INSTANT_S, OneBlock
-    from controller.launch import TIMELINE_FILE, scenario_of
-    from controller.planner import plan
+    from controller.launch import TIMELINE_FILE
+    from controller.planner import survey
     from controller.scenario import load_scenario
     from controller.timeline_file import is_timeline_file, open_timeline
 
@@ -37,11 +36,10 @@ def _opened(where: str, t_s: float) -> Iterator[tuple[Timeline, Scenario]]:
             raise InputError(f"{where} holds no {TIMELINE_FILE}: it is no folder of a run, or the run has not begun")
     if is_timeline_file(place):
         with open_timeline(place) as saved:
-            yield saved.timeline, scenario_of(saved)
+            yield saved.timeline, saved.scenario()
     else:
         scenario = load_scenario(where)
-        step = int((t_s - scenario.start_s + INSTANT_S) // scenario.step_s)
-        yield plan(scenario, OneBlock(min(max(step, 0), scenario.n_step - 1))), scenario
+        yield survey(scenario), scenario
 
 
 @click.command(name="path")
@@ -68,7 +66,7 @@ def path_(a: str, b: str, t_s: float | None, where: str | None, run_id: str | No
         raise InputError("with --in, name the moment: --at SECONDS since the epoch")
     if not math.isfinite(t_s):
         raise InputError(f"--at {t_s}: must be a number of seconds")
-    with _opened(where, t_s) as (timeline, scenario):
+    with _opened(where) as (timeline, scenario):
         route = explain(Schedule.of(timeline, FaultSchedule.from_scenario(scenario, timeline)), a, b, t_s)
     if as_json:
         click.echo(json.dumps(asdict(route), indent=2))

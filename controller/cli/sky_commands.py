@@ -18,11 +18,12 @@ from controller.scenario.checks import nearest
 
 if TYPE_CHECKING:
     from controller.record.contact_export import Contact
-    from controller.record.passing import Reader
     from controller.record.sky_page import SkyPage
     from controller.scenario import Scenario, Source
     from controller.timeline import Block, Head, Timeline
     from controller.timeline_file import SavedTimeline
+
+Reader = Callable[["Block"], None]
 
 _file = click.Path(dir_okay=False, path_type=Path)
 _duration = click.option("--duration", "duration_s", type=float, help="Seconds; default: the scenario's.")
@@ -36,48 +37,33 @@ class _Opened:
 
     scenario: Scenario
     source: Source
-    saved: Timeline | None
-
-    @property
-    def sky(self) -> Scenario | Timeline:
-        """Where the sky comes from: computed, or read."""
-        return self.scenario if self.saved is None else self.saved
+    sky: Timeline  # read, or computed as it is asked for
 
 
 @contextmanager
 def _opened(name: str, duration_s: float | None, start_s: float | None) -> Iterator[_Opened]:
-    """A scenario by name or file, or a saved timeline. Raises InputError."""
+    """A scenario by name or file, or a saved timeline; its warnings are told. Raises InputError."""
+    from controller.planner import survey
     from controller.scenario.load import parse_scenario, read_source
     from controller.timeline_file import is_timeline_file, open_timeline
 
     if not is_timeline_file(Path(name)):
         source = read_source(name)
-        yield _Opened(parse_scenario(source, duration_s, start_s=start_s), source, None)
+        scenario = parse_scenario(source, duration_s, start_s=start_s)
+        sky = survey(scenario)
+        _warn(sky)
+        yield _Opened(scenario, source, sky)
         return
     if duration_s is not None or start_s is not None:
         raise InputError(f"{name}: a saved timeline is as it is; --duration and --start need its scenario")
     with open_timeline(Path(name)) as saved:
+        _warn(saved.timeline)
         yield _Opened(saved.scenario(), saved.source, saved.timeline)
-
-
-def _head(opened: _Opened) -> Head:
-    """What there is and happens in the sky; warnings are told."""
-    from controller.planner import survey
-
-    head = survey(opened.scenario) if opened.saved is None else opened.saved
-    _warn(head)
-    return head
 
 
 def _warn(head: Head) -> None:
     for warning in head.warnings:
         err.print(f"warning: {warning}", markup=False, style="yellow")
-
-
-def _warner(timeline: Timeline) -> Reader:
-    """Tells what is to be known of a sky before its blocks come."""
-    _warn(timeline)
-    return lambda block: None
 
 
 def _check_nodes(head: Head, names: Sequence[str]) -> None:
@@ -109,35 +95,29 @@ def plan(
 
     With --save, --plot or --out, write what they name instead, in one go.
     """
-    from controller.record.passing import pass_through
-
     if between and plot_file is None:
         raise click.UsageError("--between says what --plot draws")
     with ExitStack() as stack:
         opened = stack.enter_context(_opened(scenario, duration_s, start_s))
-        sky = opened.sky
-        if save_file is not None:
-            sky = stack.enter_context(_saved(opened, save_file)).timeline
-            _warn(sky)
-        wants_lines = out_file is not None or (save_file is None and plot_file is None)
-        makers: list[Callable[[Timeline], Reader]] = []
-        if wants_lines:
+        sky = opened.sky if save_file is None else stack.enter_context(_saved(opened, save_file)).timeline
+        readers: list[Reader] = []
+        if out_file is not None or (save_file is None and plot_file is None):
             stream = sys.stdout if out_file is None else stack.enter_context(_writing(out_file))
-            makers.append(lambda timeline: _line_writer(opened.scenario, timeline, stream))
-        pages: list[SkyPage] = []
+            readers.append(_line_writer(opened.scenario, sky, stream))
         if plot_file is not None:
             page_stream = stack.enter_context(_writing(plot_file))
-            makers.append(lambda timeline: _page_reader(opened.scenario, timeline, between, pages))
-        if makers:
-            if save_file is None:
-                makers.insert(0, _warner)
+            page = _page(opened.scenario, sky, between)
+            readers.append(page.take)
+        if readers:
             try:
-                pass_through(sky, lambda timeline: [make(timeline) for make in makers])
+                for block in sky.each_block():
+                    for read in readers:
+                        read(block)
             except BrokenPipeError:
                 # The reader of standard output has what it wanted. What is left is flushed to nowhere at the end.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if plot_file is not None:
-            page_stream.write(pages[0].html())
+            page_stream.write(page.html())
     for path in (save_file, plot_file, out_file):
         if path is not None and out.is_terminal:
             out.print(f"wrote {path}", markup=False)
@@ -145,16 +125,11 @@ def plan(
 
 def _saved(opened: _Opened, path: Path) -> SavedTimeline:
     """The sky, written into a file and opened from there."""
-    from controller.record.passing import pass_through
+    from controller.timeline import kept
     from controller.timeline_file import TimelineWriter
 
     with TimelineWriter(path, opened.source) as writer:
-        if opened.saved is None:
-            from controller.planner import plan as plan_sky
-
-            return writer.finish(plan_sky(opened.scenario, writer))
-        writer.block_steps = opened.saved.blocks.block_steps
-        return writer.finish(pass_through(opened.saved, lambda _: [writer.append]))
+        return writer.finish(kept(opened.sky, writer))
 
 
 @contextmanager
@@ -184,18 +159,14 @@ def _line_writer(scenario: Scenario, timeline: Timeline, stream: IO[str]) -> Rea
     return write
 
 
-def _page_reader(
-    scenario: Scenario, timeline: Timeline, between: Sequence[tuple[str, str]], pages: list[SkyPage]
-) -> Reader:
+def _page(scenario: Scenario, timeline: Timeline, between: Sequence[tuple[str, str]]) -> SkyPage:
     from controller.faults import FaultSchedule
     from controller.record.sky_page import SkyPage
 
     _check_nodes(timeline, [name for pair in between for name in pair])
     grounds = [ground.name for ground in scenario.grounds]
     pairs = list(between) or ([(grounds[0], grounds[1])] if len(grounds) > 1 else [])
-    page = SkyPage(scenario, timeline, FaultSchedule.from_scenario(scenario, timeline), pairs)
-    pages.append(page)
-    return page.take
+    return SkyPage(scenario, timeline, FaultSchedule.from_scenario(scenario, timeline), pairs)
 
 
 @click.command()
@@ -217,7 +188,7 @@ def contacts(
     if form == "ics" and kind == "isl":
         raise click.UsageError("a calendar holds the contacts of ground nodes; --format ics goes without --kind isl")
     with _opened(scenario, duration_s, start_s) as opened:
-        head = _head(opened)
+        head = opened.sky
         _check_nodes(head, nodes)
         shown = kind or ("gsl" if form in ("table", "ics") else None)
         rows = export.contacts(head, None if shown is None else LinkKind[shown.upper()], nodes)
@@ -269,7 +240,7 @@ def eclipses(scenario: str, form: str, nodes: tuple[str, ...], duration_s: float
     from controller.record.words import span
 
     with _opened(scenario, duration_s, start_s) as opened:
-        head = _head(opened)
+        head = opened.sky
         _check_nodes(head, nodes)
         rows = export.eclipses(head, nodes)
         if form == "csv":

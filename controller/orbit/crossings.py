@@ -25,6 +25,7 @@ _TURN_SAMPLES, _TURN_ROUNDS = 17, 4
 # bend: margins are no parabolas.
 _TURN_SLACK_RATIO = 0.25
 _NEGATIVE = -1.0
+_EVEN_RATIO = 1e6
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ def _roots(
         new = _evaluated(margin, row[todo], new_s)
         settled = (np.abs(new_s - root_s[todo]) < INSTANT_TOLERANCE_S / 2.0) & (b_s - a_s < INSTANT_TOLERANCE_S)
         if not halve:
-            settled = (np.abs(new_s - root_s[todo]) < INSTANT_TOLERANCE_S / 10.0) | (new == 0.0)
+            # Not while one end is next to zero and the other far from it: there each step is small, root or not.
+            even = np.maximum(np.abs(a), np.abs(b)) < _EVEN_RATIO * np.minimum(np.abs(a), np.abs(b))
+            settled = even & (np.abs(new_s - root_s[todo]) < INSTANT_TOLERANCE_S / 10.0) | (new == 0.0)
         root_s[todo] = new_s
         with_low = (new >= 0.0) == (a >= 0.0)
         # Illinois: an end that stays for the second time counts half.

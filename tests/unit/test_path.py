@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from controller.cli.main import skyrack
 from controller.errors import InputError
-from controller.explain import OneBlock, Route, explain
+from controller.explain import Route, explain
 from controller.faults import FaultSchedule
 from controller.planner import plan
 from controller.scenario import load_scenario
@@ -166,14 +166,6 @@ def test_what_cannot_be_asked_is_said(a: str, b: str, t_s: float, words: str) ->
     """Unknown nodes, one node twice, and moments outside the run: times count from the epoch."""
     with pytest.raises(InputError, match=words):
         explain(schedule(hand_made(start_s=7_200.0)), a, b, t_s)
-
-
-def test_one_block_is_enough_to_explain_a_moment() -> None:
-    """A store that keeps the block of one step only gives the same answer."""
-    whole, one = schedule(hand_made()), schedule(hand_made(store=OneBlock(20)))
-    assert explain(one, "quito", "nairobi", 200.0) == explain(whole, "quito", "nairobi", 200.0)
-    with pytest.raises(IndexError):
-        explain(one, "quito", "nairobi", 0.0)
 
 
 def test_the_command_reads_scenarios_folders_and_files(tmp_path: Path) -> None:

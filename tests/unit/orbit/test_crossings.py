@@ -116,3 +116,15 @@ def test_always_and_never() -> None:
     assert (found.row.tolist(), found.start_s.tolist(), found.end_s.tolist()) == ([0], [0.0], [300.0])
     none = spans(lambda row, _t_s: np.ones(len(row)), np.empty((11, 0)), t_s)
     assert len(none.row) == 0
+
+
+def test_a_span_that_begins_at_a_sample_within_microseconds_has_its_own_end() -> None:
+    """From just before a sample to two seconds after it: the end is not taken for the sample."""
+
+    def margin(row: IntArray, t_s: FloatArray) -> FloatArray:
+        return (t_s - 9.999_999) * (12.0 - t_s)
+
+    t_s = np.arange(0.0, 31.0, 10.0)
+    found = spans(margin, margin(np.zeros(4, np.int64), t_s)[:, None], t_s)
+    assert found.start_s == pytest.approx([9.999_999], abs=INSTANT_TOLERANCE_S)
+    assert found.end_s == pytest.approx([12.0], abs=INSTANT_TOLERANCE_S)

@@ -3,15 +3,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 
-from controller.errors import InputError
 from controller.faults import FaultSchedule
 from controller.orbit.frames import ecef_to_geodetic
-from controller.planner import plan
-from controller.record.passing import pass_through
-from controller.record.plan_export import block_lines, plan_lines
+from controller.planner import plan, survey
+from controller.record.plan_export import plan_lines
 from controller.scenario.model import Fault
 from controller.timeline import LinkKind, NodeEnd, Timeline
 from tests.unit.hand_made import timeline as hand_made
@@ -89,40 +86,9 @@ def test_blocks_do_not_show() -> None:
     )
 
 
-def test_a_plan_passes_through_without_being_kept() -> None:
-    """Lines made while the sky is computed are those of the whole timeline; its blocks are gone afterwards."""
+def test_lines_of_a_sky_that_is_computed_as_it_is_asked_for() -> None:
+    """They are those of the whole timeline that was kept."""
     scenario = parsed(GOOD)
     whole = plan(scenario)
     faults = FaultSchedule.from_scenario(scenario, whole)
-    lines: list[str] = []
-    passed = pass_through(scenario, lambda sky: [lambda block: lines.extend(block_lines(sky, block, faults))])
-    assert lines == list(plan_lines(whole, faults))
-    assert passed.content_hash == whole.content_hash
-    again: list[str] = []
-    assert pass_through(whole, lambda sky: [lambda block: again.extend(block_lines(sky, block, faults))]) is whole
-    assert again == lines
-
-
-def test_a_block_that_has_passed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a plan that passes, only the block at hand can be asked for."""
-    monkeypatch.setattr("controller.expand._BLOCK_CELLS", 3 * 68 * 2)  # two steps a block
-    seen: list[int] = []
-
-    def look(sky: Timeline) -> list[Any]:
-        def read(block: Any) -> None:
-            assert np.array_equal(sky.sky(block.first_step).r_ecef_m, block.r_ecef_m[0], equal_nan=True)
-            with pytest.raises(IndexError, match="still to come"):
-                sky.sky(min(block.first_step + 2, 6) if block.first_step < 6 else 0)
-            seen.append(block.first_step)
-
-        return [read]
-
-    pass_through(parsed(GOOD), look)
-    assert seen == [0, 2, 4, 6]
-
-
-def test_an_impossible_sky_is_an_input_error() -> None:
-    """What planning refuses, passing through refuses too, before anything is read."""
-    text = GOOD + '\n[[fault]]\nkind = "blackout"\ntarget = "sat-p00s00~sat-p03s00"\nat_s = 1.0\nduration_s = 2.0\n'
-    with pytest.raises(InputError, match="fault"):
-        pass_through(parsed(text), lambda sky: [lambda block: pytest.fail(str(block))])
+    assert list(plan_lines(survey(scenario), faults)) == list(plan_lines(whole, faults))

@@ -8,15 +8,14 @@ import pytest
 
 from controller.faults import FaultSchedule
 from controller.links.coverage import Grid, coverage
-from controller.planner import plan
+from controller.planner import plan, survey
 from controller.record.look import plot_json
 from controller.record.map_plot import sky_map, tracks_drawn
-from controller.record.passing import pass_through
 from controller.record.sky_page import SkyPage
 from controller.record.sky_plots import contact_gantt, contacts_left_out
 from controller.scenario import Scenario, load_scenario
 from controller.schedule import Schedule
-from controller.timeline import ContactTable, Timeline
+from controller.timeline import ContactTable
 from tests.unit.hand_made import timeline as hand_made
 from tests.unit.record.test_report import LOADERS, Page, parsed
 from tests.unit.scenario.text import GOOD
@@ -28,15 +27,11 @@ PLOT_LIMIT_BYTES = 3_000_000
 
 def drawn(scenario: Scenario, pairs: list[tuple[str, str]], path: Path, warnings: tuple[str, ...] = ()) -> Page:
     """The page of a scenario, parsed."""
-    pages: list[SkyPage] = []
-
-    def readers(timeline: Timeline) -> list[object]:
-        timeline = replace(timeline, warnings=warnings)
-        pages.append(SkyPage(scenario, timeline, FaultSchedule.from_scenario(scenario, timeline), pairs))
-        return [pages[0].take]
-
-    pass_through(scenario, readers)  # type: ignore[arg-type]
-    path.write_text(pages[0].html(), encoding="utf-8")
+    sky = replace(survey(scenario), warnings=warnings)
+    drawing = SkyPage(scenario, sky, FaultSchedule.from_scenario(scenario, sky), pairs)
+    for block in sky.each_block():
+        drawing.take(block)
+    path.write_text(drawing.html(), encoding="utf-8")
     return parsed(path)
 
 
