@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 
@@ -47,6 +48,16 @@ def test_an_omm_of_several_objects_is_chosen_from(tmp_path: Path) -> None:
         ("ALPHA 1", "799500000", ", object 1"),
         ("ALPHA 2", "799500002", ", object 3"),
     ]
+
+
+def test_a_catalogue_of_ten_thousand_objects_is_read_in_seconds(tmp_path: Path) -> None:
+    """What a large file takes grows with its objects, not with their square."""
+    objects = [vanguard.FIELDS | {"OBJECT_NAME": f"OBJECT {i}", "NORAD_CAT_ID": i} for i in range(10_000)]
+    (tmp_path / "sets.json").write_text(json.dumps(objects))
+    began_s = perf_counter()
+    scenario = parsed(with_elements("omm", "sets.json"), tmp_path)
+    assert perf_counter() - began_s < 5.0
+    assert scenario.satellite_names[-1] == "object-9999"
 
 
 def test_an_epoch_may_be_a_day_of_the_year() -> None:

@@ -3,11 +3,14 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sgp4.api import SatrecArray
 
+from controller.cli.main import skyrack
+from controller.errors import InputError
 from controller.orbit.elements import constellation_orbits, element_age_warnings
 from controller.scenario import Scenario, load_scenario, preset_names, preset_text
 from controller.scenario.load import preset_data_files, preset_summary
@@ -37,7 +40,7 @@ def test_the_presets_are_those_that_are_promised() -> None:
     """Nine scenarios come along, each with a line that says what it is, short enough for a table."""
     assert set(preset_names()) == {*SHELLS, "three-body-12", "suncatcher-81", "eo-sso-8"}
     for name in preset_names():
-        assert 20 < len(preset_summary(name)) <= 96
+        assert 20 < len(preset_summary(name)) <= 95
         assert preset_summary(name) in preset_text(name)
 
 
@@ -145,3 +148,26 @@ def test_element_sets_travel_with_their_preset() -> None:
     """Only the formation has a file beside it, which the scenario finds from anywhere."""
     files = {name: [file.name for file in preset_data_files(name)] for name in preset_names()}
     assert {name: found for name, found in files.items() if found} == {"suncatcher-81": ["suncatcher-81.csv"]}
+
+
+def test_init_writes_a_preset_with_its_element_sets(tmp_path: Path) -> None:
+    """Both files stand side by side and load from there; neither is overwritten."""
+    path = tmp_path / "mine.toml"
+    skyrack.main(["init", "suncatcher-81", "--out", str(path)], standalone_mode=False)
+    assert len(load_scenario(str(path)).satellite_names) == 81
+    path.unlink()
+    with pytest.raises(InputError, match=r"suncatcher-81\.csv exists already"):
+        skyrack.main(["init", "suncatcher-81", "--out", str(path)], standalone_mode=False)
+    assert not path.exists()
+
+
+def test_presets_says_what_each_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """`skyrack presets` names satellites, ground nodes, duration, and what the scenario is."""
+    skyrack.main(["presets"], standalone_mode=False)
+    text = capsys.readouterr().out
+    for name in preset_names():
+        (line,) = (line for line in text.splitlines() if f" {name} " in line)
+        scenario = load_scenario(name)
+        for word in (len(scenario.satellite_names), len(scenario.grounds), f"{scenario.duration_s:g}"):
+            assert f" {word} " in line
+        assert preset_summary(name) in line
