@@ -42,7 +42,7 @@ class HotSpots:
     async def run(self) -> list[WorkloadResult]:
         """All of it. Raises SkyrackError if a job fails or the findings differ."""
         emulation, seed = self._emulation, self._emulation.scenario.seed
-        await emulation.until(SETTLE_S)
+        await emulation.until(float(emulation.timeline.t_s[0]) + SETTLE_S)
         self.satellite = self._farthest_satellite()
         self._narrator.say(f"the scene lies under {self.satellite}; the gateway is {self.gateway}")
         self._search = await self._put_script("find_hot_spots.py")
@@ -53,7 +53,7 @@ class HotSpots:
             await self._insight("in orbit", "in-orbit-1", "scene-1", first, on_node=self.satellite),
         ]
         blackouts = [f for f in emulation.scenario.faults if f.target == self.gateway and f.at_s > emulation.t_s]
-        if blackouts and blackouts[0].at_s + blackouts[0].duration_s < emulation.scenario.duration_s:
+        if blackouts and blackouts[0].at_s + blackouts[0].duration_s < emulation.timeline.t_s[-1]:
             second = await self._take_scene("scene-2", seed + 1)
             await emulation.until(blackouts[0].at_s - BLACKOUT_LEAD_S)
             outcomes.append(

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PURE_ROOMS = ("orbit", "links", "scenario", "timeline", "columns", "faults", "planner", "expand", "schedule")
+PURE_ROOMS = (
+    "orbit", "links", "scenario", "timeline", "columns", "faults", "planner", "expand", "schedule", "explain",
+)  # fmt: skip
 PURE_LIBRARIES = {"numpy", "scipy", "sgp4", "pydantic", "pydantic_core"}
 PURE_FORBIDDEN_STDLIB = {"socket", "asyncio", "subprocess", "threading", "time", "select", "signal", "multiprocessing"}
 OWNERS = {
