@@ -20,14 +20,15 @@ demo: setup ## run the main job on 66 satellites and 5 ground nodes
 	@$(AS_ROOT) .venv/bin/skyrack demo
 
 test: check setup test-machine ## everything: check, long tests of the sky, agents as processes, then root and Docker
-	@.venv/bin/python -m pytest tests/sky tests/agent
+	@.venv/bin/python -m pytest --numprocesses=auto tests/sky
+	@.venv/bin/python -m pytest tests/agent
 	@$(ROOT_PYTEST) tests/kernel tests/docker
 
 check: venv ## lint, types and unit tests: no root, under a minute
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy && .venv/bin/mypy deploy/build_image.py
-	@.venv/bin/python -m pytest tests/unit
+	@.venv/bin/python -m pytest --numprocesses=auto tests/unit
 
 bench: setup test-machine ## run every benchmark
 	@for file in bench/[a-z]*.py; do echo "== $$file"; $(AS_ROOT) .venv/bin/python -m "bench.$$(basename "$$file" .py)"; done

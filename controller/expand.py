@@ -21,6 +21,9 @@ _INSTANT_S = 1e-6
 """Instants closer than this are one: a step's is a product of floats."""
 
 
+_AT_LEAST_M = 1e-3  # two in one place have no line between them
+
+
 def delay_us(range_m: FloatArray) -> IntArray:
     """One-way delay of light in vacuum, to the nearest microsecond. Shape kept."""
     return np.rint(range_m * (1e6 / LIGHT_M_S)).astype(np.int64)
@@ -85,7 +88,7 @@ class Expansion:
         away_m_s -= np.take(motion.v_m_s, a, axis=2)
         range_m = np.sqrt(np.einsum("txl,txl->tl", away_m, away_m))
         range_rate_m_s = np.einsum("txl,txl->tl", away_m, away_m_s)
-        range_rate_m_s /= range_m
+        range_rate_m_s /= np.maximum(range_m, _AT_LEAST_M)
         elevation_deg = np.full(range_m.shape, np.nan, np.float32)
         gsl = np.flatnonzero(kind == LinkKind.GSL)
         if len(gsl):

@@ -32,8 +32,9 @@ from controller.record.report import write_report
 from controller.runs import RunPlace
 from controller.runtime.contract import Runtime
 from controller.runtime.docker import DockerRuntime
-from controller.scenario.load import Source, parse_scenario, read_source
+from controller.scenario.load import parse_scenario, read_source
 from controller.scenario.model import Scenario
+from controller.scenario.source import Source
 from controller.schedule import Schedule
 from controller.timeline import Timeline
 from controller.timeline_file import SavedTimeline, TimelineWriter, open_timeline

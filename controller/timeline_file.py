@@ -24,8 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.errors import InputError, SkyrackError
-from controller.scenario.load import Source, parse_scenario
+from controller.scenario.load import parse_scenario
 from controller.scenario.model import Scenario
+from controller.scenario.source import Source
 from controller.timeline import (
     Block,
     ContactTable,
@@ -77,7 +78,7 @@ class TimelineWriter:
     def __init__(self, path: Path, source: Source) -> None:
         self.path = path
         self.block_steps = 0  # set by the planner before the first block
-        self._source = source
+        self._source = source.self_contained()
         self._part = path.with_name(path.name + ".part")
         self._n_block = 0
         self._last: Block | None = None
@@ -125,11 +126,18 @@ class TimelineWriter:
                 self._write(member.name, getattr(tables[table] if table else timeline, key), member.dtype)
             self._text(DOCUMENT, json.dumps(self._document(timeline), indent=1, ensure_ascii=False) + "\n")
             self._text(README, README_TEXT)
+            for _, name, text in self._element_members():
+                self._text(name, text)
             self._archive.close()
             with self._part.open("rb") as stream:
                 os.fsync(stream.fileno())
             self._part.replace(self.path)
         return open_timeline(self.path)
+
+    def _element_members(self) -> list[tuple[str, str, str]]:
+        """The files that the scenario names: path, member and text."""
+        files = self._source.element_files.items()
+        return [(path, f"element_files/{number:03d}.txt", text) for number, (path, text) in enumerate(files)]
 
     def _document(self, timeline: Timeline) -> dict[str, object]:
         return {
@@ -147,6 +155,7 @@ class TimelineWriter:
                 "label": self._source.label,
                 "folder": str(self._source.folder.resolve()),
                 "text": self._source.text,
+                "element_files": {path: name for path, name, _ in self._element_members()},
             },
             "members": member_documents(),
             "nodes": [{"name": n.name, "role": n.role.value, "ports": list(n.ports)} for n in timeline.nodes],
@@ -304,7 +313,8 @@ def _opened(archive: zipfile.ZipFile, path: Path) -> SavedTimeline:
     _check_head(timeline)
     blocks.holds_to(timeline)
     scenario = document["scenario"]
-    return SavedTimeline(timeline, Source(scenario["label"], scenario["text"], Path(scenario["folder"])), path)
+    files = {name: archive.read(member).decode() for name, member in scenario["element_files"].items()}
+    return SavedTimeline(timeline, Source(scenario["label"], scenario["text"], Path(scenario["folder"]), files), path)
 
 
 def _table(kind: type[_Table], name: str, arrays: Mapping[str, _Array]) -> _Table:

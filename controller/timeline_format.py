@@ -67,7 +67,8 @@ BLOCK_MEMBERS = (
 README_TEXT = f"""\
 A skyrack timeline: where the satellites and ground nodes of a run are, and which links join them, step by step.
 
-This is a zip file. {DOCUMENT} (JSON) holds the epoch, the nodes, the scenario's text, and under "members" the type,
+This is a zip file. {DOCUMENT} (JSON) holds the epoch, the nodes, the scenario's text (the files of element sets
+that it names are in element_files/), and under "members" the type,
 shape, unit and meaning of every array. The arrays are .npy files (NEP 1, numpy's documented format), little-endian,
 so numpy.load reads the whole file as it would an .npz. Any zip program takes it apart.
 

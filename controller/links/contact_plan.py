@@ -15,6 +15,7 @@ from controller.timeline import ContactTable, FloatArray, IntArray, LinkKind
 _SAMPLES = 33
 _REFINED, _ROUNDS = 9, 3
 _AT_ONCE = 4_000
+_AT_LEAST_M = 1e-3  # two in one place have no line between them
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _worth(
         rows, at_s = np.tile(np.arange(n), len(grid_s)), grid_s.ravel()
         here, there = where.ecef_at(near[rows], at_s), where.ecef_at(far[rows], at_s)
         away_m = there.r_m - here.r_m
-        range_m = np.linalg.norm(away_m, axis=-1)
+        range_m = np.maximum(np.linalg.norm(away_m, axis=-1), _AT_LEAST_M)
         range_rate_m_s = np.sum(away_m * (there.v_m_s - here.v_m_s), axis=-1) / range_m
         sine = np.full(len(rows), np.nan)
         of_ground = np.flatnonzero(is_gsl[rows])

@@ -23,7 +23,8 @@ from controller.orbit.frames import EARTH_TURN_RAD_S, gmst_rad, teme_to_ecef_m
 from controller.orbit.julian import JulianDates, julian_dates
 from controller.timeline import BoolArray, FloatArray, IntArray
 
-_MEANINGS = {0: "the result is not a number", **SGP4_ERRORS}
+_MEANINGS = {0: "the result is no place near the Earth", **SGP4_ERRORS}
+_FARTHEST_KM = 1e6  # SGP4 is for what circles the Earth; its gravity rules to about here
 
 # Degree 7 errs by at most 1.1e-3 of r·(angle between knots)^8 (the remainder of Lagrange's form at mid-knot):
 # 3e-6 m in low orbit.
@@ -51,8 +52,8 @@ _BASIS, _SLOPE = _basis()
 def states(orbits: Sequence[Orbit], dates: JulianDates) -> tuple[IntArray, FloatArray, FloatArray]:
     """SGP4 itself: error codes (n_sat, n_t), positions in metres and velocities in m/s, TEME (n_sat, n_t, 3)."""
     error, r_km, v_km_s = SatrecArray(orbits).sgp4(dates.day, dates.fraction)
-    # SGP4 has no code for elements that lead it to no number at all.
-    failed = (error != 0) | ~np.isfinite(r_km).all(axis=-1)
+    # SGP4 has no code for elements that lead it to no number at all, or to nowhere near the Earth.
+    failed = (error != 0) | ~(np.abs(r_km) < _FARTHEST_KM).all(axis=-1)
     return np.where(failed & (error == 0), -1, error).astype(np.int64), r_km * 1000.0, v_km_s * 1000.0
 
 

@@ -1,7 +1,6 @@
 """A scenario file becomes a frozen, validated Scenario, or one error that tells all its mistakes."""
 
 from controller.scenario.load import (
-    Source,
     load_scenario,
     parse_scenario,
     preset_names,
@@ -9,6 +8,7 @@ from controller.scenario.load import (
     read_source,
 )
 from controller.scenario.model import Scenario
+from controller.scenario.source import Source
 
 __all__ = [
     "Scenario",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, ValidationInfo
@@ -11,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from controller.scenario.element_sets import ElementSet, ElementSetError
 from controller.scenario.omm import EXTENSIONS, OmmSet, parse_omm
+from controller.scenario.source import Source
 from controller.scenario.tle import TleSet, parse_tle
 
 _MAX_LINES = 20  # of one file's mistakes: the rest is counted
@@ -25,11 +25,12 @@ class ElementFile:
 
 
 def _read(value: object, info: ValidationInfo) -> object:
-    """Read the file that the key names, relative to the scenario's own folder (the validation context)."""
+    """Read the file that the key names, by the scenario's source (the validation context)."""
     key = str(info.field_name)
-    if not isinstance(value, str) or not isinstance(info.context, Path):
+    if not isinstance(value, str) or not isinstance(info.context, Source):
         raise PydanticCustomError("element_file", "must be the path of a file of element sets, in quotes")
-    path = info.context / value
+    source = info.context
+    path = source.folder / value
     extension = path.suffix.lower()
     if key == "omm" and extension not in EXTENSIONS:
         raise PydanticCustomError(
@@ -37,7 +38,7 @@ def _read(value: object, info: ValidationInfo) -> object:
         )
     sets: tuple[ElementSet, ...]
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = source.element_text(value)
         sets = parse_omm(text, extension) if key == "omm" else parse_tle(text)
     except OSError as error:
         why = error.strerror or str(error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,18 +12,10 @@ from controller.errors import InputError
 from controller.scenario.checks import cross_problems, nearest
 from controller.scenario.messages import structural_problems
 from controller.scenario.model import Scenario
+from controller.scenario.source import Source
 
 _PRESETS = Path(__file__).parent / "presets"
 _MAX_LINES = 40  # of one message: the rest is counted
-
-
-@dataclass(frozen=True)
-class Source:
-    """A scenario as text: where it is from, and where its relative paths start."""
-
-    label: str  # named in every error
-    text: str
-    folder: Path
 
 
 def preset_names() -> tuple[str, ...]:
@@ -93,7 +84,7 @@ def parse_scenario(
     overrides = {"duration_s": duration_s, "start_s": start_s, "time_scale": time_scale}
     raw |= {key: value for key, value in overrides.items() if value is not None}
     try:
-        scenario = Scenario.model_validate(raw, context=source.folder)
+        scenario = Scenario.model_validate(raw, context=source)
     except ValidationError as error:
         raise _input_error(source.label, structural_problems(error, Scenario)) from error
     problems = cross_problems(scenario)

@@ -17,7 +17,14 @@ from controller.errors import InputError
 from controller.planner import plan
 from controller.scenario import Source
 from controller.timeline_file import TimelineWriter, open_timeline
-from tests.unit.scenario.text import GOOD, parsed
+from tests.unit.scenario.text import GOOD, WALKER, changed, parsed
+
+# From the documentation of two-line element sets on CelesTrak.
+VANGUARD = """\
+VANGUARD 1
+1 00005U 58002B   00179.78495062  .00000023  00000-0  28098-4 0  4753
+2 00005  34.2682 348.7242 1859667 331.7664  19.3264 10.82419157413667
+"""
 
 ROOT = Path(__file__).parents[2]
 INTERPOLATED_WITHIN_M = 0.01
@@ -80,6 +87,22 @@ def test_a_moved_file_still_finds_its_scenario(scenario: Path, tmp_path: Path) -
     scenario.unlink()
     (tmp_path / "elsewhere").mkdir()
     assert run("plan", saved.rename(tmp_path / "elsewhere" / "x.npz")).stdout == before
+
+
+def test_a_saved_timeline_brings_its_element_sets(tmp_path: Path) -> None:
+    """A scenario of an element file: its timeline is asked in full after the file has gone."""
+    (tmp_path / "one.tle").write_text(VANGUARD)
+    (tmp_path / "trial.toml").write_text(
+        changed(f"walker = {{ {WALKER} }}", 'tle = "one.tle"').replace("2026-01-01", "2000-06-28")
+    )
+    saved = tmp_path / "sky.npz"
+    run("plan", tmp_path / "trial.toml", "--save", saved)
+    before = run("plan", saved).stdout
+    assert "vanguard" in before
+    (tmp_path / "one.tle").unlink()
+    assert run("plan", saved).stdout == before
+    with pytest.raises(InputError, match=r"one\.tle"):
+        run("plan", tmp_path / "trial.toml")
 
 
 def test_a_scenario_that_names_other_nodes_now_is_told(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from controller.errors import InputError
-from controller.scenario.load import Source
+from controller.scenario.source import Source
 from controller.timeline import Block, ContactTable, EclipseTable, LinkTable, NodeEnd, Timeline
 from controller.timeline_file import TimelineWriter, is_timeline_file, open_timeline
 from controller.timeline_format import BLOCK_MEMBERS, HEAD_MEMBERS

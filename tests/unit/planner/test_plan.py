@@ -14,6 +14,7 @@ from controller.orbit.frames import ecef_to_geodetic
 from controller.planner import plan, survey
 from controller.record.plan_export import plan_lines
 from controller.scenario import load_scenario
+from controller.scenario.tle import checksum
 from controller.timeline import Block, ContentHash, FloatArray, IntArray, LinkKind, MemoryBlocks, Role, Timeline
 from tests.unit.scenario.text import GOOD, WALKER, changed, parsed
 
@@ -417,6 +418,19 @@ def test_a_satellite_that_decays_in_the_run_goes_down_then(tmp_path: Path) -> No
     under = text.replace("40.07", f"{last.latitude_deg:.3f}").replace("116.60", f"{last.longitude_deg:.3f}")
     contacts = survey(parsed(under, tmp_path)).contacts
     assert contacts.end_s.tolist() == pytest.approx([end.at_s], abs=EDGE_S)
+
+
+def test_two_satellites_in_one_place_have_a_link_of_no_length(tmp_path: Path) -> None:
+    """Docked objects, or one set given twice under two names: no range, no range rate, no delay, and no error."""
+    (tmp_path / "two.tle").write_text(DECAYING + DECAYING.replace("MINOTAUR", "TWIN").replace("28872", "28873"))
+    sets = (tmp_path / "two.tle").read_text().splitlines()
+    (tmp_path / "two.tle").write_text("\n".join(x[:68] + str(checksum(x)) if len(x) == 69 else x for x in sets))
+    text = changed(f"walker = {{ {WALKER} }}", 'tle = "two.tle"\nisl = { topology = "ring" }')
+    timeline = plan(parsed(text.replace("2026-01-01", "2005-11-29").replace("T00:00", "T00:30"), tmp_path))
+    isl = timeline.contacts.kind == LinkKind.ISL
+    assert timeline.contacts.max_range_rate_m_s[isl] == pytest.approx([0.0])
+    sky = timeline.sky(3)
+    assert (sky.range_m[0], sky.range_rate_m_s[0], sky.delay_us[0]) == (0.0, 0.0, 0)
 
 
 def test_a_step_longer_than_a_pass_is_warned_of() -> None:
