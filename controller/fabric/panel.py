@@ -31,7 +31,7 @@ from controller.fabric.namespaces import (
     wait_until,
     write_sysctls,
 )
-from controller.fabric.netlink import FabricError, NetlinkSocket, Refusal, attribute, message
+from controller.fabric.netlink import FabricError, NetlinkSocket, Refusal, attribute, attributes, message
 from controller.timeline import IntArray
 
 PREFIX = "skyrack-"
@@ -44,6 +44,7 @@ NODE_FIRST_IFINDEX = 100
 PANEL_FIRST_IFINDEX = 10_000
 LOOPBACK_IFINDEX = 1
 REMOVAL_TIMEOUT_S = 30.0
+CARRIER_TIMEOUT_S = 60.0
 
 PANEL_SYSCTLS = {
     "ipv6/conf/all/disable_ipv6": "1",
@@ -62,6 +63,7 @@ NODE_SYSCTLS = {
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFF_UP = 1
+_IFLA_OPERSTATE, _IF_OPER_UP = 16, b"\x06"
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_GSO_MAX_SIZE = 1, 3, 4, 18, 28, 41
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
@@ -156,6 +158,24 @@ class Panel:
             self._make_ports(node, int(self.port_start[index]))
         for node, node_socket in zip(nodes, sockets, strict=True):
             _raise_refusals(f"cannot address {node.label} as {node.address}", node_socket.send(_node_messages(node)))
+        self._wait_for_carriers()
+
+    def _wait_for_carriers(self) -> None:
+        """Wait until every end of every port is in operation.
+
+        The kernel puts a new interface to work when it has noticed its carrier, and notices some hundred a second:
+        until then whatever is sent into it vanishes.
+        """
+        waiting = [(self.socket, self.namespace.name)]
+        waiting += [(own, node.label) for own, node in zip(self._node_sockets, self.nodes, strict=True)]
+
+        def all_up() -> bool:
+            while waiting and _is_in_operation(waiting[-1][0]):
+                waiting.pop()
+            return not waiting
+
+        if not wait_until(all_up, CARRIER_TIMEOUT_S, pause_s=0.05):
+            raise FabricError(f"ports of {waiting[-1][1]} were not in operation within {CARRIER_TIMEOUT_S} s")
 
     def counters(self) -> tuple[IntArray, IntArray]:
         """Bytes that came from the nodes and went to the nodes, each by port. Shapes: (n_port,) twice."""
@@ -289,6 +309,15 @@ def _node_messages(node: NodePorts) -> list[bytes]:
 
 def _up_message(ifindex: int) -> bytes:
     return message(netlink.RTM_SETLINK, 0, _IFINFOMSG.pack(0, 0, ifindex, _IFF_UP, _IFF_UP))
+
+
+def _is_in_operation(own: NetlinkSocket) -> bool:
+    """Whether every port of a namespace is up and its carrier noticed (RFC 2863's operational state)."""
+    links = own.dump(message(netlink.RTM_GETLINK, netlink.NLM_F_DUMP, _IFINFOMSG.pack(0, 0, 0, 0, 0)))
+    numbers = (_IFINFOMSG.unpack_from(link.body)[2] for link in links)
+    ports = [link for link, number in zip(links, numbers, strict=True) if number >= NODE_FIRST_IFINDEX]
+    states = (attributes(link.body[_IFINFOMSG.size :]).get(_IFLA_OPERSTATE) for link in ports)
+    return all(state == _IF_OPER_UP for state in states)
 
 
 def _raise_refusals(what: str, refusals: list[Refusal]) -> None:
