@@ -39,6 +39,7 @@ from controller.timeline import (
     Role,
     Timeline,
 )
+from controller.timeline_checks import check_block, check_head
 from controller.timeline_format import (
     BLOCK_MEMBERS,
     DOCUMENT,
@@ -233,7 +234,7 @@ class FileBlocks:
                 with _readable(self._path):
                     block = _read_block(self._archive, index, self.block_steps)
                     if self._head is not None:
-                        _check_block(block, self._head, self.block_steps)
+                        check_block(block, self._head, self.block_steps)
                 self._kept[index] = block
             self._kept.move_to_end(index)
             return self._kept[index]
@@ -310,7 +311,7 @@ def _opened(archive: zipfile.ZipFile, path: Path) -> SavedTimeline:
         blocks=blocks,
         content_hash=str(document["content_hash"]),
     )
-    _check_head(timeline)
+    check_head(timeline)
     blocks.holds_to(timeline)
     scenario = document["scenario"]
     files = {name: archive.read(member).decode() for name, member in scenario["element_files"].items()}
@@ -344,34 +345,6 @@ def _read(archive: zipfile.ZipFile, name: str, member: Member, sizes: dict[str, 
         if size != must_be:
             raise ValueError(f"{name} must have the shape ({', '.join(member.shape)}) with {word} = {must_be}")
     return array
-
-
-def _check_head(timeline: Timeline) -> None:
-    """Indices point to something. Raises ValueError."""
-    n_node, blocks = len(timeline.nodes), timeline.blocks
-    if blocks.block_steps < 1 or len(blocks) != -(-timeline.n_step // blocks.block_steps):
-        raise ValueError(f"{len(blocks)} blocks of {blocks.block_steps} steps do not make {timeline.n_step} steps")
-    tables = (timeline.links.a, timeline.links.b, timeline.contacts.a, timeline.contacts.b, timeline.eclipses.satellite)
-    ends = np.array([end.node for end in timeline.node_ends], np.int64)
-    for index in (*tables, ends):
-        if index.size and not 0 <= index.min() <= index.max() < n_node:
-            raise ValueError(f"a table names node {index.max()} of {n_node}")
-    ports = np.array([len(node.ports) for node in timeline.nodes])
-    for node, port in ((timeline.links.a, timeline.links.port_a), (timeline.links.b, timeline.links.port_b)):
-        if np.any((port < 0) | (port >= ports[node])):
-            raise ValueError("a link names a port that its node has not")
-
-
-def _check_block(block: Block, head: Head, block_steps: int) -> None:
-    """A block fits the head, and its parts each other. Raises ValueError."""
-    n_t = min(block_steps, head.n_step - block.first_step)
-    start = block.step_start
-    if block.r_ecef_m.shape != (n_t, 3, len(head.nodes)) or len(start) != n_t + 1:
-        raise ValueError(f"the block from step {block.first_step} must hold {n_t} steps of {len(head.nodes)} nodes")
-    if start[0] != 0 or start[-1] != len(block.link) or np.any(np.diff(start) < 0):
-        raise ValueError(f"step_start of the block from step {block.first_step} does not rise from 0 to its rows")
-    if len(block.link) and not 0 <= block.link.min() <= block.link.max() < len(head.links.a):
-        raise ValueError(f"the block from step {block.first_step} names link {block.link.max()}")
 
 
 def _verify(saved: SavedTimeline) -> None:
