@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
 
@@ -30,7 +31,11 @@ for command in (*plan_commands.COMMANDS, *path_command.COMMANDS, *run_commands.C
 def main() -> None:
     """Run the command line: one message to standard error for an error, no traceback."""
     try:
-        skyrack.main(prog_name="skyrack", standalone_mode=False)
+        # As skyrack.main does, which would turn a broken pipe into a failure.
+        with skyrack.make_context("skyrack", sys.argv[1:]) as context:
+            skyrack.invoke(context)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -41,5 +46,6 @@ def main() -> None:
         err.print("skyrack: interrupted; nothing of the run is left", markup=False)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader has what it wanted; Python would complain while it flushes
+        # The reader has what it wanted. What is left is flushed to nowhere at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

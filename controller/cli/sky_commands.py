@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -109,13 +108,9 @@ def plan(
             page = _page(opened.scenario, sky, between)
             readers.append(page.take)
         if readers:
-            try:
-                for block in sky.each_block():
-                    for read in readers:
-                        read(block)
-            except BrokenPipeError:
-                # The reader of standard output has what it wanted. What is left is flushed to nowhere at the end.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            for block in sky.each_block():
+                for read in readers:
+                    read(block)
         if plot_file is not None:
             page_stream.write(page.html())
     for path in (save_file, plot_file, out_file):

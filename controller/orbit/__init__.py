@@ -1,1 +1,1 @@
-"""Where satellites and the Sun are: elements, ephemeris, frames, sunlight. Pure; the only room that knows sgp4."""
+"""Where satellites and the Sun are: elements, tracks, frames, light, eclipses. Pure; the only room that knows sgp4."""

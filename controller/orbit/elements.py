@@ -1,7 +1,7 @@
 """Orbits as SGP4 takes them: from a Walker pattern, or from element sets (TLE, OMM).
 
 SGP4 is Vallado et al., AIAA 2006-6753, with the constants of WGS 72, to which element sets are fitted. With
-`ephemeris`, this is the only place that knows the sgp4 package.
+`track`, this is the only place that knows the sgp4 package.
 """
 
 from __future__ import annotations
