@@ -126,8 +126,9 @@ class Emulation:
             if self.timeline.nodes[end.node].name == node:
                 return f"{node} is down since t = {end.at_s:.0f} s: {end.reason}"
         for fault in self.schedule.faults.active(self.t_s):
-            if fault.target == node:
-                return f"{node} is in blackout ({fault.mode}) until t = {fault.until_s:.0f} s"
+            if fault.target == node and fault.kind != "degrade":
+                how = "down" if fault.kind == "node-down" else f"in blackout ({fault.mode})"
+                return f"{node} is {how} until t = {fault.until_s:.0f} s"
         return ""
 
     def cause_of_wait(self, entry: GatewayJob) -> str:
@@ -260,12 +261,14 @@ class Emulation:
 
     def _apply(self, change: Change) -> None:
         """New and changed links first, then routes, wave after wave, then what goes dark."""
-        if self._shaper is None or self._routes is None:
+        if self._panel is None or self._shaper is None or self._routes is None:
             raise SkyrackError("the fabric is not up")
+        self._panel.set_carriers(change.plugged_in, on=True)
         self._shaper.apply(change.made)
         for wave in change.routes:
             self._routes.apply(wave)
         self._shaper.apply(change.broken)
+        self._panel.set_carriers(change.unplugged, on=False)
 
     def route_to(self, names: Iterable[str]) -> None:
         """Have routes to these nodes too, at once and from now on. Before: the fabric is up."""

@@ -117,7 +117,7 @@ def _hops(schedule: Schedule, state: Commanded, a: str, b: str) -> tuple[Hop, ..
 
 def _fault_words(schedule: Schedule, state: Commanded) -> Iterator[str]:
     for fault in schedule.faults.active(state.t_s):
-        yield f"{fault.kind} of {fault.target} ({fault.mode}) until t = {fault.until_s:g} s"
+        yield f"{fault.words} until t = {fault.until_s:g} s"
 
 
 def _reason(schedule: Schedule, state: Commanded, a: str, b: str) -> str:
@@ -146,7 +146,7 @@ def _lack_of(schedule: Schedule, state: Commanded, name: str) -> str:
         if end.node == node:
             return f"{name} is down since t = {end.at_s:g} s: {end.reason}"
     for fault in schedule.faults.active(state.t_s):
-        if fault.target == name:
+        if fault.target == name and fault.kind != "degrade":
             return f"{name} is in {fault.kind} ({fault.mode}) until t = {fault.until_s:g} s"
     of_node = (links.a[state.sky.link] == node) | (links.b[state.sky.link] == node)
     if np.any(of_node & state.usable):

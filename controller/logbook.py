@@ -38,7 +38,7 @@ class Logbook:
             self._recorder.event(
                 "fault-on" if begins else "fault-off", state.t_s, target=fault.target, fault=fault.kind, mode=fault.mode
             )
-            self._narrator.say(f"{fault.kind} of {fault.target} {'begins' if begins else 'ends'} ({fault.mode})")
+            self._narrator.say(f"{fault.words} {'begins' if begins else 'ends'}")
         told = 0 if before is None else len(self._schedule.ended(before.t_s))
         for end in self._schedule.ended(state.t_s)[told:]:
             name = self._schedule.timeline.nodes[end.node].name

@@ -52,7 +52,8 @@ class Commanded:
     """One step as the fabric shall be.
 
     Shapes: usable (n_up,), the rows of `sky` that no fault masks; destinations (n_destination,), the nodes that routes
-    lead to; next_port (n_node, n_destination), [node, column] → the node's port to send out of, or NO_ROUTE.
+    lead to; next_port (n_node, n_destination), [node, column] → the node's port to send out of, or NO_ROUTE; unplugged
+    (n_unplugged,), the panel's ports that have no carrier, rising. `sky` is as faults degrade it.
     """
 
     step: int
@@ -62,15 +63,18 @@ class Commanded:
     shaping: ShapingPlan
     destinations: IntArray
     next_port: IntArray
+    unplugged: IntArray
 
 
 @dataclass(frozen=True)
 class Change:
     """How one step becomes the next, in the order in which that is done: made before the old is broken."""
 
+    plugged_in: IntArray  # the panel's ports whose carrier comes back
     made: ShapingPlan  # directions that come or change, each with its complete state
     routes: tuple[RouteChanges, ...]  # wave after wave, from the destinations outwards
     broken: ShapingPlan  # directions that go dark
+    unplugged: IntArray  # the panel's ports whose carrier goes
 
     @property
     def n_direction(self) -> int:
@@ -123,19 +127,24 @@ class Schedule:
     def at(self, step: int) -> Commanded:
         """The commanded state of one step.
 
-        Routes avoid what is in blackout. A destination that the blackout leaves without any path keeps the route that
-        the geometry alone would give: a silent blackout is a hole in the network that nobody told the nodes about, so
-        packets go out and vanish. Where the geometry has no path there is no route, and the node knows at once.
+        Routes avoid what faults take. A destination that silent blackouts leave without any path keeps the route that
+        there would be without them: they are holes in the network that nobody told the nodes about, so packets go out
+        and vanish. Where there is no path besides, there is no route: a sender knows at once, and a node on the way
+        answers that the network is unreachable.
         """
-        timeline = self.timeline
-        sky, t_s = timeline.sky(step), float(timeline.t_s[step])
-        usable = self.faults.usable(t_s, timeline, sky)
+        timeline, links = self.timeline, self.timeline.links
+        t_s = float(timeline.t_s[step])
+        masked = self.faults.masked(t_s, timeline, timeline.sky(step))
+        sky, usable = masked.sky, masked.usable
         next_port = self._router.next_ports(sky, usable)
-        if not usable.all() and np.count_nonzero(next_port == NO_ROUTE) > len(self.destinations):
-            of_geometry = self._router_of_geometry.next_ports(sky, np.ones_like(usable))
-            next_port = np.where(next_port == NO_ROUTE, of_geometry, next_port)
-        shaping = shaping_plan(self.port_start, timeline.links, sky, usable)
-        return Commanded(step, t_s, sky, usable, shaping, self.destinations, next_port)
+        if (masked.believed & ~usable).any() and np.count_nonzero(next_port == NO_ROUTE) > len(self.destinations):
+            believed = self._router_of_silence.next_ports(sky, masked.believed)
+            next_port = np.where(next_port == NO_ROUTE, believed, next_port)
+        shaping = shaping_plan(self.port_start, links, sky, usable)
+        cut = sky.link[masked.unplugged]
+        ends = ((links.a[cut], links.port_a[cut]), (links.b[cut], links.port_b[cut]))
+        unplugged = np.unique(np.concatenate([self.port_start[node] + port for node, port in ends]))
+        return Commanded(step, t_s, sky, usable, shaping, self.destinations, next_port, unplugged)
 
     def change(self, before: Commanded | None, state: Commanded) -> Change:
         """How to come from one step to another; from None, a fabric all dark and without routes, where no order counts.
@@ -155,7 +164,14 @@ class Schedule:
             every = np.ones_like(state.usable)  # a route that a blackout masks has its way too
             panel = ports(len(self.timeline.nodes), self.timeline.links, state.sky, every)
             routes = route_changes(previous, state.next_port, panel, state.destinations)
-        return Change(shaping.only(shaping.peer != DARK), routes, shaping.only(shaping.peer == DARK))
+        cut = np.empty(0, np.int64) if before is None else before.unplugged
+        return Change(
+            plugged_in=np.setdiff1d(cut, state.unplugged),
+            made=shaping.only(shaping.peer != DARK),
+            routes=routes,
+            broken=shaping.only(shaping.peer == DARK),
+            unplugged=np.setdiff1d(state.unplugged, cut),
+        )
 
     def round_trips(self, state: Commanded, a: IntArray, b: IntArray) -> RoundTrips:
         """Commanded round trips between pairs of nodes. Shapes: a and b (n_pair,), node indices.
@@ -184,7 +200,7 @@ class Schedule:
         self.destinations = destinations
         n_node, links = len(self.timeline.nodes), self.timeline.links
         self._router = Router(n_node, links, self.is_ground, destinations)
-        self._router_of_geometry = Router(n_node, links, self.is_ground, destinations)
+        self._router_of_silence = Router(n_node, links, self.is_ground, destinations)
 
 
 def default_probe_pairs(timeline: Timeline) -> list[tuple[str, str]]:

@@ -187,6 +187,7 @@ class Sky:
     range_rate_m_s: Float32Array
     delay_us: Int32Array
     rate_bps: IntArray
+    loss_ratio: FloatArray
     elevation_deg: Float32Array
 
 
@@ -234,7 +235,8 @@ class Timeline(Head):
         rows = slice(int(block.step_start[i]), int(block.step_start[i + 1]))
         return Sky(
             block.r_ecef_m[i], block.illumination_ratio[i], block.link[rows], block.range_m[rows],
-            block.range_rate_m_s[rows], block.delay_us[rows], block.rate_bps[rows], block.elevation_deg[rows],
+            block.range_rate_m_s[rows], block.delay_us[rows], block.rate_bps[rows],
+            self.links.loss_ratio[block.link[rows]], block.elevation_deg[rows],
         )  # fmt: skip
 
     def each_block(self) -> Iterator[Block]:

@@ -144,8 +144,7 @@ def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
         for probed in (emulation.probing.newest() if emulation.probing else [])
     ]
     faults = [
-        f"{fault.kind} of {fault.target} ({fault.mode}) until t = {fault.until_s:.0f} s"
-        for fault in emulation.schedule.faults.active(emulation.t_s)
+        f"{fault.words} until t = {fault.until_s:.0f} s" for fault in emulation.schedule.faults.active(emulation.t_s)
     ]
     isl_up = int((timeline.links.kind[up] == LinkKind.ISL).sum())
     return controller_pb2.RunStatus(

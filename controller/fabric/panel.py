@@ -189,6 +189,14 @@ class Panel:
         to_node_bytes[rows["ifindex"] - PANEL_FIRST_IFINDEX] = rows["tx_bytes"]
         return from_node_bytes, to_node_bytes
 
+    def set_carriers(self, port: IntArray, *, on: bool) -> None:
+        """Let nodes see a carrier on some of their ports, or none. Shape: (n,). Raises FabricError, naming the port."""
+        messages = [_flags_message(int(self.ifindex[each]), _IFF_UP if on else 0) for each in port]
+        refusals = self.socket.send(messages)
+        if refusals:
+            label = self.port_label(int(port[refusals[0].row]))
+            raise FabricError(f"cannot switch the carrier of {label} {'on' if on else 'off'}: {refusals[0]}")
+
     def limit_segments(self, port: IntArray, size_bytes: IntArray) -> None:
         """Bound the frames that nodes hand over for later segmentation (GSO), port by port. Shapes: (n,)."""
         node = np.searchsorted(self.port_start, port, side="right") - 1
@@ -308,7 +316,12 @@ def _node_messages(node: NodePorts) -> list[bytes]:
 
 
 def _up_message(ifindex: int) -> bytes:
-    return message(netlink.RTM_SETLINK, 0, _IFINFOMSG.pack(0, 0, ifindex, _IFF_UP, _IFF_UP))
+    return _flags_message(ifindex, _IFF_UP)
+
+
+def _flags_message(ifindex: int, flags: int) -> bytes:
+    """Bring an interface up, or down."""
+    return message(netlink.RTM_SETLINK, 0, _IFINFOMSG.pack(0, 0, ifindex, flags, _IFF_UP))
 
 
 def _is_in_operation(own: NetlinkSocket) -> bool:

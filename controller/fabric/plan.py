@@ -81,7 +81,7 @@ def shaping_plan(port_start: IntArray, links: LinkTable, sky: Sky, usable: BoolA
         plan.peer[port] = peer
         plan.delay_us[port] = sky.delay_us[usable]
         plan.rate_bps[port] = sky.rate_bps[usable] // 8 * 8  # the kernel counts whole bytes
-        plan.loss_ratio[port] = links.loss_ratio[link]
+        plan.loss_ratio[port] = sky.loss_ratio[usable]
     return plan
 
 

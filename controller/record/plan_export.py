@@ -69,7 +69,8 @@ def block_lines(timeline: Timeline, block: Block, faults: FaultSchedule) -> Iter
 def _links(
     timeline: Timeline, faults: FaultSchedule, t_s: float, sky: Sky, names: list[str]
 ) -> list[dict[str, object]]:
-    usable = faults.usable(t_s, timeline, sky)
+    masked = faults.masked(t_s, timeline, sky)
+    sky, usable = masked.sky, masked.usable
     link = sky.link[usable]
     table = timeline.links
     kinds = {kind.value: kind.name.lower() for kind in LinkKind}
@@ -91,7 +92,7 @@ def _links(
             np.round(sky.range_m[usable], 3).tolist(),
             sky.delay_us[usable].tolist(),
             sky.rate_bps[usable].tolist(),
-            table.loss_ratio[link].tolist(),
+            np.round(sky.loss_ratio[usable], 12).tolist(),
             np.round(sky.elevation_deg[usable].astype(np.float64), 4).tolist(),
             strict=True,
         )

@@ -76,8 +76,8 @@ class SkyPage:
 
     def _round_trips(self, step: int) -> None:
         timeline, links = self._timeline, self._timeline.links
-        sky = timeline.sky(step)
-        usable = self._faults.usable(float(timeline.t_s[step]), timeline, sky)
+        masked = self._faults.masked(float(timeline.t_s[step]), timeline, timeline.sky(step))
+        sky, usable = masked.sky, masked.usable
         routes, panel = self._router.next_ports(sky, usable), ports(len(timeline.nodes), links, sky, usable)
         there = path_costs(routes, panel, self._ends, self._pairs[:, 0], self._column[:, 1])
         back = path_costs(routes, panel, self._ends, self._pairs[:, 1], self._column[:, 0])
@@ -217,7 +217,9 @@ class SkyPage:
     def _faults_within(self) -> list[FaultWindow]:
         """The faults that fall into the plan."""
         start_s, end_s = float(self._timeline.t_s[0]), float(self._timeline.t_s[-1])
-        windows = [FaultWindow(f.target, f.kind, f.mode, f.at_s, f.at_s + f.duration_s) for f in self._scenario.faults]
+        windows = [
+            FaultWindow(f.target, f.kind, f.way or "", f.at_s, f.at_s + f.duration_s) for f in self._scenario.faults
+        ]
         return [window for window in windows if window.start_s < end_s and window.end_s > start_s]
 
 

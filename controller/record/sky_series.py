@@ -93,6 +93,8 @@ def masked(head: Head, link: Int32Array, t_s: FloatArray, faults: Sequence[Fault
     index = {node.name: number for number, node in enumerate(head.nodes)}
     rows = np.zeros(len(link), np.bool_)
     for fault in faults:
+        if fault.fault == "degrade":
+            continue  # it takes no link
         ends = [index.get(name, -1) for name in fault.target.split("~")]
         hit = (a == ends[0]) | (b == ends[0])
         if len(ends) == 2:

@@ -34,6 +34,7 @@ DEFAULT_ISL_PORTS = 4
 MAX_ISL_PORTS = 128
 
 Handover = Literal["longest", "highest", "nearest"]
+FaultMode = Literal["silent", "reject", "carrier"]
 
 
 def slug(text: str) -> str:
@@ -217,32 +218,49 @@ class Ground(Table):
 
 
 class Fault(Table):
-    """Something that is masked over the geometry for a while. `target` is a node, or "a~b" for a link."""
+    """Something that is masked over the geometry for a while. `target` is a node, or "a~b" for a link.
+
+    A blackout takes all links of the target, and a node-down too; in which way, the mode says: `silent`, what is sent
+    vanishes; `reject`, senders are told at once that there is no way; `carrier`, the ports see no carrier. A degrade
+    makes links slower, longer or lossier.
+    """
 
     kind: Literal["blackout", "node-down", "degrade"]
     target: str
     at_s: float = Field(ge=0.0)
     duration_s: float = Field(gt=0.0)
-    mode: Literal["silent", "reject", "carrier"] = "silent"
+    mode: FaultMode | None = None  # None: silent for a blackout, carrier for a node-down
+    extra_delay_s: float = Field(default=0.0, ge=0.0, le=10.0)  # of degrade: one way, beside the geometry's
+    rate_ratio: float = Field(default=1.0, gt=0.0, le=1.0)  # of degrade: what is left of the rate
+    loss_ratio: LossRatio = 0.0  # of degrade: part of the frames that is lost, beside the link's own
 
-    @field_validator("kind")
-    @classmethod
-    def _kind_is_supported(cls, kind: str) -> str:
-        if kind != "blackout":
-            raise PydanticCustomError("kind", 'is not yet supported; so far there is "blackout"')
-        return kind
-
-    @field_validator("mode")
-    @classmethod
-    def _mode_is_supported(cls, mode: str) -> str:
-        if mode != "silent":
-            raise PydanticCustomError("mode", 'is not yet supported; so far there is "silent"')
-        return mode
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        degrades = {"extra_delay_s", "rate_ratio", "loss_ratio"} & self.model_fields_set
+        if self.kind == "degrade" and not degrades:
+            raise PydanticCustomError("fault", "a degrade needs extra_delay_s, rate_ratio or loss_ratio")
+        if self.kind == "degrade" and self.mode is not None:
+            raise PydanticCustomError("fault", "mode is of blackout and node-down; a degrade takes no link")
+        if self.kind != "degrade" and degrades:
+            raise PydanticCustomError(
+                "fault", "{keys} of degrade, not of {kind}: change one of the two",
+                {"keys": " and ".join(sorted(degrades)) + (" is" if len(degrades) == 1 else " are"), "kind": self.kind},
+            )  # fmt: skip
+        if self.kind == "node-down" and len(self.ends) > 1:
+            raise PydanticCustomError("fault", "a node-down has a node for its target; a link has a blackout")
+        return self
 
     @property
     def ends(self) -> tuple[str, ...]:
         """The one node of a node's fault, or the two of a link's."""
         return tuple(self.target.split("~"))
+
+    @property
+    def way(self) -> FaultMode | None:
+        """In which way links are taken; None for a degrade, which takes none."""
+        if self.kind == "degrade":
+            return None
+        return self.mode or ("silent" if self.kind == "blackout" else "carrier")
 
 
 class Probe(Table):

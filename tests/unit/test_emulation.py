@@ -28,7 +28,7 @@ from controller.runs import RunPlace
 from controller.runtime.contract import Runtime
 from controller.scenario.model import Scenario
 from controller.schedule import Commanded, Pace, Schedule
-from controller.timeline import NodeEnd, Timeline
+from controller.timeline import IntArray, NodeEnd, Timeline
 from tests.unit.hand_made import timeline as hand_made
 
 START_S = 7_200.0
@@ -38,7 +38,7 @@ END = NodeEnd(2, START_S + 35.0, "its orbit has decayed")
 
 
 class Notebook:
-    """Shaper, routes, probing and narrator of a run, all in one list."""
+    """Panel, shaper, routes, probing and narrator of a run, all in one list."""
 
     def __init__(self, port_count: int, slow_step_s: float = 0.0) -> None:
         self.notes: list[tuple[str, Any]] = []
@@ -51,6 +51,11 @@ class Notebook:
         if isinstance(plan, ShapingPlan):
             for name in ("peer", "delay_us", "rate_bps", "loss_ratio"):
                 getattr(self.state, name)[plan.port] = getattr(plan, name)
+
+    def set_carriers(self, port: IntArray, *, on: bool) -> None:
+        """Write down ports that get or lose their carrier."""
+        if len(port):
+            self.notes.append(("carrier on" if on else "carrier off", port))
 
     def read_back(self) -> ShapingPlan:
         """What holds."""
@@ -98,7 +103,7 @@ def emulation_of(
     with Recorder(tmp_path, manifest) as recorder:
         emulation = Emulation(scenario, schedule, place, runtime, ShaperChoice("none", ""), recorder, notebook)
         bare = cast(Any, emulation)
-        bare._shaper = bare._routes = bare.probing = notebook
+        bare._panel = bare._shaper = bare._routes = bare.probing = notebook
         yield emulation, notebook
 
 

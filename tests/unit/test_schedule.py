@@ -71,6 +71,14 @@ def schedule(
 BEFORE, DURING, AFTER = 9, 10, 20
 
 
+def faulted(kind: str, target: str, **keys: str | float) -> Schedule:
+    """The ring with one fault from 100 s for 100 s."""
+    written = "".join(f"{key} = {value!r}\n" for key, value in keys.items())
+    text = RING + FAULT.format(target=target, at_s=100.0).replace('"blackout"', f'"{kind}"') + written
+    sky = hand_made(step_s=STEP_S)
+    return Schedule.of(sky, FaultSchedule.from_scenario(parse_scenario(Source("ring.toml", text, Path())), sky))
+
+
 def rtt_us(of: Schedule, step: int, a: str, b: str) -> int:
     """The commanded round trip between two nodes."""
     ends = (np.array([of.index_of[name]]) for name in (a, b))
@@ -102,6 +110,56 @@ def test_a_silent_blackout_leaves_the_node_its_routes_and_no_way() -> None:
     assert rtt_us(of, BEFORE, "ring-p00s00", "ring-p00s03") > 0
     assert rtt_us(of, DURING, "ring-p00s00", "ring-p00s03") == NO_ROUTE
     assert rtt_us(of, AFTER, "ring-p00s00", "ring-p00s03") > 0
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("blackout", "reject"), ("blackout", "carrier"), ("node-down", None)])
+def test_a_fault_that_is_told_leaves_no_route(kind: str, mode: str | None) -> None:
+    """Where nodes are told, what has no path has no route: senders know at once. It heals with the fault."""
+    of = faulted(kind, "ring-p00s00", **({} if mode is None else {"mode": mode}))
+    satellite, other = of.index_of["ring-p00s00"], of.index_of["ring-p00s03"]
+    for step, is_cut in ((BEFORE, False), (DURING, True), (AFTER - 1, True), (AFTER, False)):
+        state = of.at(step)
+        assert (state.next_port[satellite, other] == NO_ROUTE) == is_cut
+        assert (state.next_port[other, satellite] == NO_ROUTE) == is_cut
+        unplugged = state.unplugged.tolist()
+        assert bool(unplugged) == (is_cut and mode != "reject")
+        if unplugged:
+            up = np.flatnonzero(of.at(BEFORE).shaping.peer != DARK)
+            own = [p for p in up if int(np.searchsorted(of.port_start, p, side="right")) - 1 == satellite]
+            peers = of.at(BEFORE).shaping.peer[own]
+            assert unplugged == sorted([*own, *peers.tolist()])
+
+
+def test_carriers_go_last_and_come_back_first() -> None:
+    """A change names the ports whose carrier comes and goes; applied both ways it ends where it began."""
+    of = faulted("blackout", "ring-p00s00~ring-p00s01", mode="carrier")
+    before, during = of.at(BEFORE), of.at(DURING)
+    there, back = of.change(before, during), of.change(during, before)
+    assert len(there.unplugged) == 2
+    assert len(there.plugged_in) == 0
+    assert there.unplugged.tolist() == back.plugged_in.tolist()
+    assert len(back.unplugged) == 0
+
+
+def test_a_degrade_changes_what_links_carry_and_no_more() -> None:
+    """Delay is added, rate and surviving frames are multiplied, for the fault's time and on the target's links only."""
+    of = faulted("degrade", "ring-p00s00~ring-p00s01", extra_delay_s=0.005, rate_ratio=0.25, loss_ratio=0.1)
+    before, during, after = (of.at(step) for step in (BEFORE, DURING, AFTER))
+    links = of.timeline.links
+    row = next(i for i, link in enumerate(during.sky.link) if {links.a[link], links.b[link]} == {0, 1})
+    others = np.arange(len(during.sky.link)) != row
+    geometry = of.timeline.sky(DURING)
+    assert during.usable.all()
+    assert during.sky.delay_us[row] == geometry.delay_us[row] + 5_000
+    assert during.sky.rate_bps[row] == geometry.rate_bps[row] // 4
+    assert during.sky.loss_ratio[row] == pytest.approx(1.0 - 0.9 * (1.0 - geometry.loss_ratio[row]))
+    for key in ("delay_us", "rate_bps", "loss_ratio"):
+        assert np.array_equal(getattr(during.sky, key)[others], getattr(geometry, key)[others])
+        for state in (before, after):
+            assert np.array_equal(getattr(state.sky, key), getattr(of.timeline.sky(state.step), key))
+    port = int(of.port_start[links.a[during.sky.link[row]]] + links.port_a[during.sky.link[row]])
+    assert during.shaping.delay_us[port] == during.sky.delay_us[row]
+    assert during.shaping.loss_ratio[port] == during.sky.loss_ratio[row]
 
 
 def test_routes_go_around_a_link_in_blackout() -> None:

@@ -37,6 +37,7 @@ def _sky(*rows: tuple[int, int]) -> Sky:
         range_rate_m_s=nothing,
         delay_us=delay_us,
         rate_bps=RATE_BPS[link],
+        loss_ratio=LINKS.loss_ratio[link],
         elevation_deg=nothing,
     )
 

@@ -40,6 +40,7 @@ def sky_of(link: Sequence[int] | IntArray, delay_us: Sequence[int] | IntArray) -
         range_rate_m_s=np.zeros(n, np.float32),
         delay_us=delay,
         rate_bps=np.full(n, 10**6),
+        loss_ratio=np.zeros(n),
         elevation_deg=np.full(n, np.nan, np.float32),
     )
 

@@ -488,7 +488,7 @@ def test_faults_are_in_force_from_their_start_until_just_before_their_end(timeli
     faults = FaultSchedule.from_scenario(load_scenario("iridium-66"), timeline)
     for step, masked in ((59, False), (60, True), (89, True), (90, False)):
         sky = timeline.sky(step)
-        usable = faults.usable(float(step), timeline, sky)
+        usable = faults.masked(float(step), timeline, sky).usable
         beijing = (timeline.links.a[sky.link] == 66) | (timeline.links.b[sky.link] == 66)
         assert beijing.sum() == 1
         assert np.array_equal(usable, ~beijing if masked else np.ones(len(beijing), np.bool_))

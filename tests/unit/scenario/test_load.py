@@ -145,9 +145,30 @@ BAD = {
         GOOD + '[[fault]]\nkind = "blackout"\ntarget = "beijing~suva"\nat_s = 1\nduration_s = 1\n',
         ["fault[0].target = 'beijing~suva'", "no link joins these two"],
     ),
-    "fault not yet supported": (
-        GOOD + '[[fault]]\nkind = "degrade"\ntarget = "beijing"\nat_s = 1\nduration_s = 1\nmode = "carrier"\n',
-        ["fault[0].kind = 'degrade': is not yet supported", "fault[0].mode = 'carrier': is not yet supported"],
+    "degrade that does nothing": (
+        GOOD + '[[fault]]\nkind = "degrade"\ntarget = "beijing"\nat_s = 1\nduration_s = 1\n',
+        ["fault[0]", "needs extra_delay_s, rate_ratio or loss_ratio"],
+    ),
+    "degrade with a mode": (
+        GOOD
+        + '[[fault]]\nkind = "degrade"\ntarget = "beijing"\nat_s = 1\nduration_s = 1\nmode = "silent"\nrate_ratio = 1',
+        ["fault[0]", "mode is of blackout and node-down"],
+    ),
+    "blackout of a rate": (
+        GOOD + '[[fault]]\nkind = "blackout"\ntarget = "beijing"\nat_s = 1\nduration_s = 1\nrate_ratio = 0.5\n',
+        ["fault[0]", "rate_ratio is of degrade, not of blackout"],
+    ),
+    "rate of nothing": (
+        GOOD + '[[fault]]\nkind = "degrade"\ntarget = "beijing"\nat_s = 1\nduration_s = 1\nrate_ratio = 0.0\n',
+        ["fault[0].rate_ratio = 0.0", "more than 0"],
+    ),
+    "node-down of a link": (
+        GOOD + '[[fault]]\nkind = "node-down"\ntarget = "beijing~sat-p00s00"\nat_s = 1\nduration_s = 1\n',
+        ["fault[0]", "a node-down has a node for its target"],
+    ),
+    "mode that is none": (
+        GOOD + '[[fault]]\nkind = "blackout"\ntarget = "beijing"\nat_s = 1\nduration_s = 1\nmode = "loud"\n',
+        ["fault[0].mode = 'loud'", "'silent', 'reject' or 'carrier'"],
     ),
     "fault of a kind that is none": (
         GOOD + '[[fault]]\nkind = "storm"\ntarget = "beijing"\nat_s = 1\nduration_s = 1\n',

@@ -1,0 +1,97 @@
+"""What nodes notice of a link that is taken, by its mode, with real packets. `silent` is held by the shapers' suite."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import socket
+import struct
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+
+from controller.fabric.namespaces import in_namespace
+from controller.links.routes import WITHDRAWN
+from tests.kernel.world import Link, World, dark, opened_world, plan, wait_for
+
+AT_ONCE_S = 0.5  # an answer over one hop of 5 ms, on a busy machine; a connection that nobody answers takes a minute
+SIOCGIFFLAGS, IFF_RUNNING = 0x8913, 0x40
+UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH}
+
+
+def has_carrier(world: World, node: int, port: str) -> bool:
+    """Whether a node sees a carrier on a port."""
+
+    def running() -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            answer = fcntl.ioctl(asking, SIOCGIFFLAGS, struct.pack("16sH14x", port.encode(), 0))
+        return bool(struct.unpack("16sH14x", answer)[1] & IFF_RUNNING)
+
+    return in_namespace(world.nodes[node].network_namespace, running)
+
+
+def sees(world: World, node: int, *, carrier: bool) -> bool:
+    """Whether a node's port is as it should be."""
+    return has_carrier(world, node, "isl0") == carrier
+
+
+def why_not(world: World, source: int, target: int) -> tuple[int, float]:
+    """The error of a connection that cannot be, and after how many seconds it came."""
+    began = time.monotonic()
+
+    def connect() -> int:
+        with socket.socket() as out:
+            out.settimeout(10.0)
+            return out.connect_ex((world.nodes[target].address, 5_001))
+
+    return in_namespace(world.nodes[source].network_namespace, connect), time.monotonic() - began
+
+
+def test_a_rejected_destination_is_unreachable_at_once(pair: World) -> None:
+    """Where the route is withdrawn the sender is told by its own kernel: before, the other end answers by itself."""
+    pair.shaper.apply(plan(Link(0, 1, delay_us=5_000)))
+    assert why_not(pair, 0, 1)[0] == errno.ECONNREFUSED  # nobody listens there, and its kernel says so
+    pair.route((0, 1, WITHDRAWN), (1, 0, WITHDRAWN))
+    pair.shaper.apply(dark(0, 1))
+    error, after_s = why_not(pair, 0, 1)
+    assert error in UNREACHABLE
+    assert after_s < AT_ONCE_S
+    pair.shaper.apply(plan(Link(0, 1, delay_us=5_000)))
+    pair.route((0, 1, 0), (1, 0, 0))
+    assert why_not(pair, 0, 1)[0] == errno.ECONNREFUSED
+
+
+def test_a_node_on_the_way_answers_for_what_is_rejected_beyond_it(shaper_name: str) -> None:
+    """Three nodes in a row; the far link is rejected: the middle node's ICMP reaches the sender within a round trip."""
+    with opened_world(shaper_name, n_node=3, n_port=2) as world:
+        near, far = Link(0, 2, delay_us=5_000), Link(3, 4, delay_us=5_000)
+        world.shaper.apply(plan(near, far))
+        world.route((0, 1, 0), (0, 2, 0), (1, 0, 0), (1, 2, 1), (2, 1, 0), (2, 0, 0))
+        assert why_not(world, 0, 2)[0] == errno.ECONNREFUSED
+        world.route((1, 2, WITHDRAWN), (2, 1, WITHDRAWN), (2, 0, WITHDRAWN))
+        world.shaper.apply(dark(3, 4))
+        error, after_s = why_not(world, 0, 2)
+        assert error in UNREACHABLE
+        assert after_s < AT_ONCE_S
+
+
+def test_a_port_without_carrier_is_seen_by_its_node_and_comes_back(pair: World) -> None:
+    """Both ends of the link see NO-CARRIER, and nothing passes; with the carrier back all is as before."""
+    link = plan(Link(0, 1, delay_us=5_000))
+    pair.shaper.apply(link)
+    assert has_carrier(pair, 0, "isl0")
+    pair.shaper.apply(dark(0, 1))
+    pair.panel.set_carriers(np.array([0, 1]), on=False)
+    for node in (0, 1):
+        wait_for(partial(sees, pair, node, carrier=False), "no carrier")
+    pair.panel.set_carriers(np.array([0, 1]), on=True)
+    pair.shaper.apply(link)
+    for node in (0, 1):
+        wait_for(partial(sees, pair, node, carrier=True), "a carrier")
+    with pair.sending(0, 1) as traffic:
+        traffic.send(20, 0.01)
+        delay_ms = traffic.received().delay_ms
+    assert len(delay_ms) == 20
+    assert delay_ms.min() == pytest.approx(5.0, abs=1.0)
