@@ -192,7 +192,7 @@ class Panel:
     def set_carriers(self, port: IntArray, *, on: bool) -> None:
         """Let nodes see a carrier on some of their ports, or none. Shape: (n,). Raises FabricError, naming the port."""
         messages = [_flags_message(int(self.ifindex[each]), _IFF_UP if on else 0) for each in port]
-        refusals = self.socket.send(messages)
+        refusals = self.socket.send(messages) if messages else []
         if refusals:
             label = self.port_label(int(port[refusals[0].row]))
             raise FabricError(f"cannot switch the carrier of {label} {'on' if on else 'off'}: {refusals[0]}")

@@ -87,6 +87,7 @@ def test_a_port_without_carrier_is_seen_by_its_node_and_comes_back(pair: World) 
     for node in (0, 1):
         wait_for(partial(sees, pair, node, carrier=False), "no carrier")
     pair.panel.set_carriers(np.array([0, 1]), on=True)
+    pair.panel.set_carriers(np.empty(0, np.int64), on=False)  # as most steps ask
     pair.shaper.apply(link)
     for node in (0, 1):
         wait_for(partial(sees, pair, node, carrier=True), "a carrier")
