@@ -37,15 +37,13 @@ from controller.scenario.model import Scenario
 from controller.scenario.source import Source
 from controller.schedule import Schedule
 from controller.timeline import Timeline
-from controller.timeline_file import SavedTimeline, TimelineWriter, open_timeline
+from controller.timeline_file import TIMELINE_FILE, SavedTimeline, TimelineWriter, open_timeline
 
 Workload = Callable[[Emulation], Awaitable[Sequence[WorkloadResult]]]
 """What runs on an emulation beside its sky, from when it is up."""
 
 
 RUNS_FOLDER = "runs"
-TIMELINE_FILE = "timeline.npz"
-"""The run's sky, in the folder of its record."""
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,9 @@ from controller.timeline_format import (
     member_documents,
 )
 
+TIMELINE_FILE = "timeline.npz"
+"""What a timeline is called in the folder of a run."""
+
 CACHED_BLOCKS = 2  # a replay looks at a step and at the one before it
 _SAMPLE_BYTES = 65_536
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -246,6 +249,19 @@ class FileBlocks:
     def close(self) -> None:
         """Close the file."""
         self._archive.close()
+
+
+def timeline_in(place: str) -> Path | None:
+    """The timeline's file that somebody names: the file itself, or the folder of a run; None for anything else.
+
+    Raises InputError for a folder without one.
+    """
+    path = Path(place)
+    if path.is_dir():
+        if not (path / TIMELINE_FILE).is_file():
+            raise InputError(f"{place} holds no {TIMELINE_FILE}: it is no folder of a run, or the run has not begun")
+        return path / TIMELINE_FILE
+    return path if is_timeline_file(path) else None
 
 
 def is_timeline_file(path: Path) -> bool:

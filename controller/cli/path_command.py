@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -24,18 +23,13 @@ if TYPE_CHECKING:
 @contextmanager
 def _opened(where: str) -> Iterator[tuple[Timeline, Scenario]]:
     """The sky of a scenario, a run's folder or a saved timeline, and its scenario. Raises InputError."""
-    from controller.launch import TIMELINE_FILE
     from controller.planner import survey
     from controller.scenario import load_scenario
-    from controller.timeline_file import is_timeline_file, open_timeline
+    from controller.timeline_file import open_timeline, timeline_in
 
-    place = Path(where)
-    if place.is_dir():
-        place = place / TIMELINE_FILE
-        if not place.is_file():
-            raise InputError(f"{where} holds no {TIMELINE_FILE}: it is no folder of a run, or the run has not begun")
-    if is_timeline_file(place):
-        with open_timeline(place) as saved:
+    file = timeline_in(where)
+    if file is not None:
+        with open_timeline(file) as saved:
             yield saved.timeline, saved.scenario()
     else:
         scenario = load_scenario(where)

@@ -44,9 +44,10 @@ def _opened(name: str, duration_s: float | None, start_s: float | None) -> Itera
     """A scenario by name or file, or a saved timeline; its warnings are told. Raises InputError."""
     from controller.planner import survey
     from controller.scenario.load import parse_scenario, read_source
-    from controller.timeline_file import is_timeline_file, open_timeline
+    from controller.timeline_file import open_timeline, timeline_in
 
-    if not is_timeline_file(Path(name)):
+    file = timeline_in(name)
+    if file is None:
         source = read_source(name)
         scenario = parse_scenario(source, duration_s, start_s=start_s)
         sky = survey(scenario)
@@ -55,7 +56,7 @@ def _opened(name: str, duration_s: float | None, start_s: float | None) -> Itera
         return
     if duration_s is not None or start_s is not None:
         raise InputError(f"{name}: a saved timeline is as it is; --duration and --start need its scenario")
-    with open_timeline(Path(name)) as saved:
+    with open_timeline(file) as saved:
         _warn(saved.timeline)
         yield _Opened(saved.scenario(), saved.source, saved.timeline)
 

@@ -105,6 +105,17 @@ def test_a_saved_timeline_brings_its_element_sets(tmp_path: Path) -> None:
         run("plan", tmp_path / "trial.toml")
 
 
+def test_a_runs_folder_stands_for_its_timeline(scenario: Path, tmp_path: Path) -> None:
+    """Every command about a sky takes the folder of a run; one that holds no timeline is told so."""
+    folder = tmp_path / "a-run"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"a-run holds no timeline\.npz"):
+        run("contacts", folder)
+    run("plan", scenario, "--save", folder / "timeline.npz")
+    assert run("contacts", folder).stdout == run("contacts", scenario).stdout
+    assert run("plan", folder).stdout == run("plan", scenario).stdout
+
+
 def test_a_scenario_that_names_other_nodes_now_is_told(tmp_path: Path) -> None:
     """What a saved timeline was computed from must still say the same."""
     path = tmp_path / "sky.npz"
