@@ -2,8 +2,11 @@
 
 The panel's end of port number k is `p<k>` in the panel; the node's end carries the port's name in the node. All node
 ends share one MAC, and each has one permanent neighbour, the next hop of every host route: whoever is patched behind
-a port, frames are addressed right, and no ARP ever flows. The panel's ends have another MAC, so that the panel's own
-network stack takes frames for a stranger's and drops them.
+a port, frames are addressed right. No ARP or neighbour discovery ever flows, nor does a node say anything else by
+itself: a link carries what programs send. The panel's ends have another MAC, so that the panel's own network stack
+takes frames for a stranger's and drops them.
+
+Every node has an IPv4 address, and where the kernel has IPv6 a unique local one made of it.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ from controller.timeline import IntArray
 
 PREFIX = "skyrack-"
 NEXT_HOP = "169.254.0.1"
+NEXT_HOP_IPV6 = "fe80::1"
+ULA_PREFIX = bytes.fromhex("fd736b790000000000000000")  # fd and "sky", then zeros up to the IPv4 address
 NODE_MAC = bytes.fromhex("02736b790001")  # locally administered; "sky" in the middle
 PANEL_MAC = bytes.fromhex("02736b790002")
 # Interfaces are numbered by us: known before they are made, clear of lo and of the kernel's own tunnels. The two ends
@@ -52,8 +57,15 @@ PANEL_SYSCTLS = {
     "ipv4/ip_forward": "0",
 }
 NODE_SYSCTLS = {
-    "ipv6/conf/all/disable_ipv6": "1",
-    "ipv6/conf/default/disable_ipv6": "1",
+    "ipv6/conf/all/disable_ipv6": "0",
+    "ipv6/conf/default/disable_ipv6": "0",
+    "ipv6/conf/all/forwarding": "1",
+    "ipv6/conf/default/forwarding": "0",  # the line above suffices; a port that says so too joins the routers' group
+    "ipv6/conf/default/accept_ra": "0",
+    "ipv6/conf/default/accept_redirects": "0",
+    "ipv6/conf/default/router_solicitations": "0",
+    "ipv6/conf/default/accept_dad": "0",
+    "ipv6/conf/default/addr_gen_mode": "1",  # no link-local addresses: ports are unnumbered
     "ipv4/ip_forward": "1",
     "ipv4/conf/all/rp_filter": "0",  # a path may come back over another port
     "ipv4/conf/default/rp_filter": "0",
@@ -85,12 +97,28 @@ _STATS_ROW = np.dtype(
 )  # fmt: skip
 
 
+def ipv6_address(address: str) -> str:
+    """The unique local IPv6 address (RFC 4193) of the node that has this IPv4 address, which are its last 32 bits."""
+    return socket.inet_ntop(socket.AF_INET6, ULA_PREFIX + socket.inet_aton(address))
+
+
+def kernel_has_ipv6() -> bool:
+    """Whether there is IPv6: it may be left out of a kernel, or be off since its boot. Asking loads it as a module."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            return False
+        raise
+    return True
+
+
 @dataclass(frozen=True)
 class NodePorts:
     """A node as the panel needs it."""
 
     network_namespace: Path  # /proc/<pid>/ns/net or /run/netns/<name>
-    address: str  # IPv4, becomes a /32 on lo
+    address: str  # IPv4, becomes a /32 on lo; a /128 made of it stands beside it
     ports: tuple[str, ...]
     name: str = ""  # for messages; the address where there is none
 
@@ -103,9 +131,10 @@ class NodePorts:
 class Panel:
     """The panel of one run. Its owner closes it; `remove_panel` does the same after the owner was killed."""
 
-    def __init__(self, run_id: str, namespace: Path) -> None:
+    def __init__(self, run_id: str, namespace: Path, has_ipv6: bool) -> None:
         self.run_id = run_id
         self.namespace = namespace
+        self.has_ipv6 = has_ipv6
         self.nodes: tuple[NodePorts, ...] = ()
         self.port_start: IntArray = np.zeros(1, np.int64)  # (n_node + 1,): first port number of each node; their count
         self._node_sockets: tuple[NetlinkSocket, ...] = ()  # (n_node,), each in its node's namespace
@@ -114,10 +143,11 @@ class Panel:
     @classmethod
     def create(cls, run_id: str) -> Panel:
         """A new, empty panel. Raises SkyrackError if the run has one, MachineError without permission."""
+        has_ipv6 = kernel_has_ipv6()
         namespace = create_namespace(_namespace_name(run_id))
         try:
             in_namespace(namespace, lambda: write_sysctls(PANEL_SYSCTLS))
-            return cls(run_id, namespace)
+            return cls(run_id, namespace, has_ipv6)
         except BaseException:
             remove_namespace(namespace.name)
             raise
@@ -157,7 +187,8 @@ class Panel:
         for index, node in enumerate(nodes):
             self._make_ports(node, int(self.port_start[index]))
         for node, node_socket in zip(nodes, sockets, strict=True):
-            _raise_refusals(f"cannot address {node.label} as {node.address}", node_socket.send(_node_messages(node)))
+            refusals = node_socket.send(_node_messages(node, self.has_ipv6))
+            _raise_refusals(f"cannot address {node.label} as {node.address}", refusals)
         self._wait_for_carriers()
 
     def _wait_for_carriers(self) -> None:
@@ -294,29 +325,25 @@ def port_message(port: int, node_port: int, name: str, node_namespace: int) -> b
     return message(netlink.RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, panel_end)
 
 
-def _node_messages(node: NodePorts) -> list[bytes]:
-    """lo and the ports up, the node's address on lo, and the one neighbour of each port."""
+def _node_messages(node: NodePorts, has_ipv6: bool) -> list[bytes]:
+    """lo and the ports up, the node's addresses on lo, and the neighbours of each port."""
     create = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
-    address = socket.inet_aton(node.address)
-    address_on_loopback = struct.pack("=BBBBI", socket.AF_INET, 32, 0, 0, LOOPBACK_IFINDEX)
-    messages = [
-        _up_message(LOOPBACK_IFINDEX),
-        message(
-            netlink.RTM_NEWADDR,
-            create,
-            address_on_loopback + attribute(_IFA_LOCAL, address) + attribute(_IFA_ADDRESS, address),
-        ),
-    ]
-    for ifindex in range(NODE_FIRST_IFINDEX, NODE_FIRST_IFINDEX + len(node.ports)):
-        messages.append(_up_message(ifindex))
-        neighbour = struct.pack("=BxxxiHBB", socket.AF_INET, ifindex, _NUD_PERMANENT, 0, 0)
-        neighbour += attribute(_NDA_DST, socket.inet_aton(NEXT_HOP)) + attribute(_NDA_LLADDR, NODE_MAC)
-        messages.append(message(netlink.RTM_NEWNEIGH, create, neighbour))
+    families = [(socket.AF_INET, node.address, NEXT_HOP)]
+    if has_ipv6:
+        families.append((socket.AF_INET6, ipv6_address(node.address), NEXT_HOP_IPV6))
+    ports = range(NODE_FIRST_IFINDEX, NODE_FIRST_IFINDEX + len(node.ports))
+    messages = [_flags_message(LOOPBACK_IFINDEX, _IFF_UP)]
+    messages += [_flags_message(each, _IFF_UP) for each in ports]
+    for family, text, next_hop in families:
+        address = socket.inet_pton(family, text)
+        on_loopback = struct.pack("=BBBBI", family, len(address) * 8, 0, 0, LOOPBACK_IFINDEX)
+        on_loopback += attribute(_IFA_LOCAL, address) + attribute(_IFA_ADDRESS, address)
+        messages.append(message(netlink.RTM_NEWADDR, create, on_loopback))
+        for ifindex in ports:
+            neighbour = struct.pack("=BxxxiHBB", family, ifindex, _NUD_PERMANENT, 0, 0)
+            neighbour += attribute(_NDA_DST, socket.inet_pton(family, next_hop)) + attribute(_NDA_LLADDR, NODE_MAC)
+            messages.append(message(netlink.RTM_NEWNEIGH, create, neighbour))
     return messages
-
-
-def _up_message(ifindex: int) -> bytes:
-    return _flags_message(ifindex, _IFF_UP)
 
 
 def _flags_message(ifindex: int, flags: int) -> bytes:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from controller.errors import InputError, SkyrackError
-from controller.fabric.delay_line import DelayLineShaper
+from controller.fabric import delay_line_process
+from controller.fabric.delay_line import RECORDS, DelayLineShaper
 from controller.fabric.namespaces import (
     NAMED,
     create_namespace,
@@ -24,11 +25,11 @@ from controller.fabric.namespaces import (
 from controller.fabric.netlink import FabricError, ShapingError
 from controller.fabric.panel import NodePorts, Panel, panel_run_ids, remove_panel
 from controller.fabric.plan import ShapingPlan
-from tests.kernel.world import Link, World, living, opened_world, plan, wait_for
+from tests.kernel.world import MBIT, Link, World, dark, living, opened_world, plan, wait_for
 
 OWNER = """
 import sys, time
-from tests.kernel.world import Link, opened_world, plan
+from tests.kernel.world import MBIT, Link, opened_world, plan
 with opened_world("delay-line", n_node=2, n_port=1) as world:
     world.shaper.apply(plan(Link(0, 1)))
     print(world.panel.run_id, *(node.network_namespace.name for node in world.nodes), flush=True)
@@ -37,7 +38,7 @@ with opened_world("delay-line", n_node=2, n_port=1) as world:
 
 
 def test_a_port_of_a_node_is_up_and_needs_no_neighbour_discovery(pair: World) -> None:
-    """A connected node has its address on lo, its ports up, one permanent neighbour a port, and may ping."""
+    """A connected node has its addresses on lo, its ports up, a permanent neighbour a port and family, and may ping."""
     namespace = pair.nodes[0].network_namespace.name
 
     def shown(*what: str) -> str:
@@ -45,8 +46,14 @@ def test_a_port_of_a_node_is_up_and_needs_no_neighbour_discovery(pair: World) ->
 
     assert "inet 10.77.0.1/32 scope global lo" in shown("address", "show", "lo")
     assert "UP" in shown("link", "show", "isl0")
-    assert "inet6" not in shown("address")
-    assert "169.254.0.1 dev isl0 lladdr 02:73:6b:79:00:01 PERMANENT" in shown("neigh")
+    assert "inet" not in shown("address", "show", "isl0")
+    next_hops = ["169.254.0.1"]
+    if pair.panel.has_ipv6:
+        assert "inet6 fd73:6b79::a4d:1/128 scope global" in shown("address", "show", "lo")
+        next_hops.append("fe80::1")
+    for next_hop in next_hops:
+        assert f"{next_hop} dev isl0 lladdr 02:73:6b:79:00:01" in shown("neigh")
+    assert shown("neigh").count("PERMANENT") == len(next_hops)
     read = in_namespace(
         pair.nodes[0].network_namespace,
         lambda: {
@@ -75,6 +82,40 @@ def test_counters_count_what_passed(pair: World) -> None:
     from_node_bytes, to_node_bytes = pair.panel.counters()
     np.testing.assert_array_equal(from_node_bytes, [50_000, 0])
     np.testing.assert_array_equal(to_node_bytes, [0, 50_000])
+
+
+def test_what_is_under_way_at_a_handover_still_arrives(trio: World) -> None:
+    """A re-patched port sends to its new peer; what it sent before arrives at the old one, as late as it would have."""
+    trio.shaper.apply(plan(Link(0, 1, delay_us=200_000)))
+    with trio.sending(0, 1) as old, trio.sending(0, 2) as new:
+        old.send(50, 0.001)
+        trio.shaper.apply(plan(Link(0, 2, delay_us=5_000)))
+        trio.shaper.apply(dark(1))
+        new.send(50, 0.001)
+        over, after = old.received(), new.received()
+    assert over.number.tolist() == list(range(50))
+    assert after.number.tolist() == list(range(50))
+    assert abs(np.percentile(over.delay_ms, 20) - 200.0) <= 2.0
+
+
+@pytest.mark.parametrize("words", ["qdisc replace dev p1 root netem delay 70ms", "qdisc del dev p1 root"])
+def test_a_direction_broken_from_outside_is_found_and_comes_back(pair: World, words: str) -> None:
+    """What is changed behind the shaper's back is read back as one direction that drifted, and heals by its plan."""
+    commanded = plan(Link(0, 1, delay_us=5_000))
+    pair.shaper.apply(commanded)
+    if isinstance(pair.shaper, DelayLineShaper):  # it has no qdisc: its process is told another delay than its owner's
+        pair.shaper._ask(delay_line_process.APPLY, np.array([(0, 1, 70_000, MBIT, 0.0, 1 << 20, 0, 0)], RECORDS))
+    else:
+        subprocess.run(["tc", "-n", pair.panel.namespace.name, *words.split()], check=True, capture_output=True)
+    drifted = commanded.changed_from(pair.shaper.read_back())
+    assert drifted.port.tolist() == [0]
+    pair.shaper.apply(drifted)
+    assert len(commanded.changed_from(pair.shaper.read_back())) == 0
+    with pair.sending(0, 1) as traffic:
+        traffic.send(50, 0.004)
+        delay_ms = traffic.received().delay_ms
+    assert len(delay_ms) == 50
+    assert abs(np.percentile(delay_ms, 20) - 5.0) <= 1.0
 
 
 def test_a_panel_is_removed_once_and_only_it(shaper_name: str) -> None:

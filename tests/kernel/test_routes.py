@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from controller.fabric.netlink import RouteError
+from controller.fabric.plan import shaping_plan
 from controller.fabric.routes import WITHDRAWN
-from tests.kernel.world import Link, World, dark, opened_world, plan
+from controller.links.routes import NONE, next_ports, ports, route_changes
+from controller.timeline import LinkKind, LinkTable, Sky
+from tests.kernel.world import MBIT, Link, World, dark, opened_world, plan
+
+# Two relays between two ends: 0 – 1 – 2 – 3 and 0 – 2 – 1 – 3 are both ways, and the relays stand in opposite orders.
+RELAYS = LinkTable(
+    a=np.array([0, 0, 1, 1, 2]),
+    b=np.array([1, 2, 2, 3, 3]),
+    kind=np.full(5, LinkKind.ISL),
+    port_a=np.array([0, 1, 1, 2, 2]),
+    port_b=np.array([0, 0, 1, 0, 1]),
+    loss_ratio=np.zeros(5),
+)
+ONE_ORDER_US, OTHER_ORDER_US = (2_000, 30_000, 2_000, 30_000, 2_000), (30_000, 2_000, 2_000, 2_000, 30_000)
+EVERY_LINK = np.ones(5, np.bool_)
 
 
 @pytest.fixture
@@ -67,3 +84,50 @@ def test_a_dark_hop_breaks_the_path(chain: World) -> None:
     with chain.sending(0, 3) as traffic:
         traffic.send(20, 0.001)
         assert len(traffic.received().number) == 0
+
+
+def _relay_sky(delay_us: tuple[int, ...]) -> Sky:
+    """A step in which all links of RELAYS are up, each with its delay."""
+    numbers = np.zeros(5, np.float32)
+    return Sky(
+        r_ecef_m=np.zeros((3, 4)),
+        illumination_ratio=np.ones(4, np.float32),
+        link=np.arange(5, dtype=np.int32),
+        range_m=np.zeros(5),
+        range_rate_m_s=numbers,
+        delay_us=np.array(delay_us, np.int32),
+        rate_bps=np.full(5, 100 * MBIT),
+        loss_ratio=np.zeros(5),
+        elevation_deg=numbers,
+    )
+
+
+def test_planned_route_changes_lose_nothing_and_double_nothing(shaper_name: str) -> None:
+    """Of 1,000 datagrams a second, none is lost or doubled while routes move, again and again, between standing paths.
+
+    The relays change places each time. Waves are made so slowly here that in a wrong order datagrams would go to and
+    fro between them until their time to live is over.
+    """
+    skies = [_relay_sky(ONE_ORDER_US), *(_relay_sky(each) for each in (OTHER_ORDER_US, ONE_ORDER_US) * 2)]
+    starts, nodes, no_ground = np.arange(5) * 3, np.arange(4), np.zeros(4, np.bool_)
+    wanted = [next_ports(4, RELAYS, sky, EVERY_LINK, no_ground, nodes) for sky in skies]
+    count, wave_s = 4_000, 0.2
+    with opened_world(shaper_name, n_node=4, n_port=3) as world:
+
+        def change(sky: Sky, before: np.ndarray, after: np.ndarray, pause: Callable[[], None]) -> None:
+            world.shaper.apply(shaping_plan(starts, RELAYS, sky, EVERY_LINK))
+            for wave in route_changes(before, after, ports(4, RELAYS, sky, EVERY_LINK), nodes):
+                world.routes.apply(wave)
+                pause()
+
+        change(skies[0], np.full_like(wanted[0], NONE), wanted[0], lambda: None)
+        with world.sending(0, 3) as traffic:
+            sender = threading.Thread(target=traffic.send, args=(count, 0.001))
+            sender.start()
+            for sky, (before, after) in zip(skies[1:], pairwise(wanted), strict=True):
+                change(sky, before, after, lambda: sender.join(wave_s))
+                assert sender.is_alive(), "routes change in the midst of traffic"
+            sender.join()
+            received = traffic.received()
+    assert sorted(received.number.tolist()) == list(range(count))
+    assert abs(np.median(received.delay_ms) - 6.0) <= 2.0
