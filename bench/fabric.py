@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -42,20 +43,31 @@ TBF_ROWS = np.dtype(
 )  # fmt: skip
 
 
-def round_trips(shaper: str) -> None:
-    """RTT error over one idle hop of 5.03 ms each way."""
-    results: list[ProbeResult] = []
-    with opened_world(shaper, n_node=2, n_port=1) as world:
+def round_trips(shaper: str, n_port: int) -> None:
+    """RTT error over one idle hop of 5.03 ms each way, both nodes with so many ports; beside it the prober's own."""
+    with opened_world(shaper, n_node=2, n_port=n_port) as world:
         world.route((0, 1, 0), (1, 0, 0))
-        world.shaper.apply(plan(Link(0, 1, delay_us=5_030)))
+        world.shaper.apply(plan(*(Link(k, n_port + k, delay_us=5_030) for k in range(n_port))))
         here, there = world.nodes
-        prober = Prober([ProbePair(here.network_namespace, here.address, there.address)], 0.01, 1.0, results.append)
-        prober.start()
-        wait_for(lambda: len(results) >= PROBES, f"{PROBES} probes", timeout_s=60.0)
-        prober.stop()
-    error_us = np.array([each.rtt_us for each in results if each.rtt_us is not None]) - 2 * 5_030
+        own = ProbePair(here.network_namespace, here.address, here.address)
+        _print_error("prober to its own node", _probe(own))
+        hop = ProbePair(here.network_namespace, here.address, there.address)
+        _print_error(f"one hop, {2 * n_port} ports", _probe(hop) - 2 * 5_030)
+
+
+def _probe(pair: ProbePair) -> np.ndarray:
+    """Round trips in µs of a hundred probes a second, those answered."""
+    results: list[ProbeResult] = []
+    prober = Prober([pair], 0.01, 1.0, results.append)
+    prober.start()
+    wait_for(lambda: len(results) >= PROBES, f"{PROBES} probes", timeout_s=60.0)
+    prober.stop()
+    return np.array([each.rtt_us for each in results if each.rtt_us is not None])
+
+
+def _print_error(what: str, error_us: np.ndarray) -> None:
     median_us, p99_us = np.percentile(error_us, [50, 99])
-    print(f"RTT error, one idle hop      median {median_us:6.0f} µs, p99 {p99_us:6.0f} µs ({len(error_us)} probes)")
+    print(f"RTT error, {what:22s} median {median_us:6.0f} µs, p99 {p99_us:6.0f} µs ({len(error_us)} probes)")
 
 
 def tcp(shaper: str, hops: int, rate_bps: int, size_bytes: int) -> None:
@@ -70,6 +82,22 @@ def tcp(shaper: str, hops: int, rate_bps: int, size_bytes: int) -> None:
     share = f", delay line {busy:.0%} of a core" if shaper == "delay-line" else ""
     reached = size_bytes * 8 / took_s / MBIT
     print(f"TCP, {hops} hop(s), {rate_bps / MBIT:5.0f} Mbit/s     {reached:6.1f} Mbit/s{share}")
+
+
+def tcp_in_sum(shaper: str, n_link: int, size_bytes: int) -> None:
+    """TCP through some links of 10 ms at the same time; senders and receivers are threads of one process."""
+    with opened_world(shaper, n_node=2 * n_link, n_port=1) as world:
+        world.shaper.apply(plan(*(Link(2 * k, 2 * k + 1, 10_000, 1_000 * MBIT) for k in range(n_link))))
+        world.route(*((k, k ^ 1, 0) for k in range(2 * n_link)))
+        began_s = time.monotonic()
+        with ThreadPoolExecutor(n_link) as pool:
+            sent = [pool.submit(tcp_transfer, world, 2 * k, 2 * k + 1, bytes(size_bytes)) for k in range(n_link)]
+            for each in sent:
+                each.result()
+        took_s = time.monotonic() - began_s
+        busy = _delay_line_cpu_s(world.panel.namespace) / took_s
+    share = f", delay line {busy:.0%} of a core" if shaper == "delay-line" else ""
+    print(f"TCP, {n_link} links in sum         {n_link * size_bytes * 8 / took_s / MBIT:6.1f} Mbit/s{share}")
 
 
 def _delay_line_cpu_s(namespace: Path) -> float:
@@ -159,8 +187,10 @@ def main() -> None:
     """Run all of it."""
     choice = choose_shaper("auto")
     print(f"shaper: {choice.name} ({choice.reason})")
-    round_trips(choice.name)
+    round_trips(choice.name, 1)
+    round_trips(choice.name, 100)
     tcp(choice.name, 1, 1_000 * MBIT, TCP_BYTES)
+    tcp_in_sum(choice.name, 4, TCP_BYTES)
     tcp(choice.name, 8, 50 * MBIT, 25 << 20)
     plan_changes(choice.name)
     qdisc_changes()

@@ -2,7 +2,8 @@
 
 `Emulation` brings the nodes to life, joins them through the panel, and then applies each step at its deadline.
 Deadlines are computed from the start and never accumulated, at the scenario's time scale; a step that ends after the
-next one is due is an overrun, counted and recorded. Everything that it starts it also ends, in `close`.
+next one is due is an overrun, counted and recorded. The sky's clock may be turned meanwhile: paused, and sought to
+another moment, from which deadlines are computed anew. Everything that it starts it also ends, in `close`.
 """
 
 from __future__ import annotations
@@ -14,27 +15,31 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from enum import StrEnum
 
+import numpy as np
+
 from controller.agents import AgentClient
-from controller.errors import SkyrackError
+from controller.errors import InputError, SkyrackError
 from controller.fabric.choose import ShaperChoice, open_shaper
 from controller.fabric.panel import NodePorts, Panel
-from controller.fabric.plan import Shaper
+from controller.fabric.plan import Shaper, ShapingPlan
 from controller.fabric.routes import HostRoutes
 from controller.jobs.desk import GatewayJob, JobDesk
 from controller.logbook import Logbook
 from controller.narrator import Narrator
 from controller.probing import Probing
-from controller.record.model import StepRecord
+from controller.record.model import EventKind, StepRecord
 from controller.record.recorder import Recorder
 from controller.runs import RunPlace
 from controller.runtime.contract import NodeHandle, NodeSpec, Runtime
 from controller.scenario import Scenario
-from controller.schedule import Change, Commanded, Pace, Schedule
+from controller.schedule import Change, Commanded, Schedule
+from controller.sky_clock import SkyClock
 from controller.timeline import Role, Timeline
 
 AGENT_READY_S = 90.0
 READ_BACK_EVERY_STEPS = 10
 NODE_WATCH_S = 5.0
+INSTANT_S = 1e-6  # instants closer than this are one: a step's is a product of floats
 
 
 class Phase(StrEnum):
@@ -79,9 +84,8 @@ class Emulation:
         self._routes: HostRoutes | None = None
         self._desk: JobDesk | None = None
         self._clean_up = AsyncExitStack()  # what `start` started, ended in reverse by `close`
-        self._pace: Pace | None = None  # from when the run has begun
         self._state = schedule.at(0)
-        self._stop = asyncio.Event()
+        self._clock = SkyClock(self._state.t_s, scenario.time_scale)
 
     # --- what others may see ---
 
@@ -98,7 +102,12 @@ class Emulation:
     @property
     def t_s(self) -> float:
         """The sky's time: seconds since the scenario's epoch, those of the first step until the run begins."""
-        return self._state.t_s if self._pace is None else self._pace.t_s(time.monotonic())
+        return self._clock.t_s
+
+    @property
+    def paused(self) -> bool:
+        """Whether the sky's clock stands."""
+        return self._clock.paused
 
     @property
     def desk(self) -> JobDesk:
@@ -109,32 +118,32 @@ class Emulation:
 
     def request_stop(self) -> None:
         """Let `run` return soon."""
-        self._stop.set()
+        self._clock.end()
 
     async def until(self, t_s: float) -> None:
-        """Wait for a moment of the sky's time. Returns early when the run is stopped."""
-        remaining_s = (t_s - self.t_s) / self.scenario.time_scale
-        if remaining_s > 0:
-            try:
-                await asyncio.wait_for(self._stop.wait(), remaining_s)
-            except TimeoutError:
-                return
+        """Wait for a moment of the sky's time, however its clock is turned. Returns early when the run is stopped."""
+        await self._clock.until(t_s)
 
-    def blackout_of(self, node: str) -> str:
-        """Why nothing reaches a node now, a blackout or the node's end, in words; empty if neither holds."""
+    def down_of(self, node: str) -> str:
+        """Since when a node has left the sky, and why, or until when a fault has put it down; empty if it is up."""
         for end in self.schedule.ended(self.t_s):
             if self.timeline.nodes[end.node].name == node:
                 return f"{node} is down since t = {end.at_s:.0f} s: {end.reason}"
-        for fault in self.schedule.faults.active(self.t_s):
-            if fault.target == node and fault.kind != "degrade":
-                how = "down" if fault.kind == "node-down" else f"in blackout ({fault.mode})"
-                return f"{node} is {how} until t = {fault.until_s:.0f} s"
-        return ""
+        fault = self.schedule.faults.taking(node, self.t_s, self._state.sky)
+        return f"{node} is down {fault.until_words}" if fault is not None and fault.kind == "node-down" else ""
+
+    def blackout_of(self, node: str) -> str:
+        """Which blackout keeps everything from a node now, in words; empty if none does."""
+        fault = self.schedule.faults.taking(node, self.t_s, self._state.sky)
+        if fault is None or fault.kind == "node-down":
+            return ""
+        return f"{node} is in blackout ({fault.mode}) {fault.until_words}"
 
     def cause_of_wait(self, entry: GatewayJob) -> str:
         """What the emulator knows of why a job does not move on; empty if it knows nothing."""
         nodes = (entry.via, entry.job.spec.on_node, *(item.at_node for item in entry.job.spec.inputs))
-        return next((blackout for node in nodes if node and (blackout := self.blackout_of(node))), "")
+        causes = (self.down_of(node) or self.blackout_of(node) for node in nodes if node)
+        return next((cause for cause in causes if cause), "")
 
     def ground_bytes(self, node: str) -> int:
         """Bytes that have crossed a ground node's links so far, both ways, headers included."""
@@ -182,33 +191,35 @@ class Emulation:
         if self.probing is None:
             raise SkyrackError("run() comes after start()")
         start_s = self._state.t_s
-        pace = self._pace = Pace(start_s, self.scenario.time_scale, time.monotonic())
+        pace = self._clock.turn(start_s, paused=False)
         self.phase = Phase.RUNNING
         self._recorder.event("run-started", start_s, nodes=len(self.handles), ports=int(self.schedule.port_start[-1]))
         self._logbook.step_changed(None, self._state)
         self.probing.start(pace, self._state)
         watch = asyncio.create_task(self._watch_nodes(), name="watch nodes")
         try:
-            await self._run_steps(pace, hold)
+            await self._run_steps(hold)
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
         self.phase = Phase.ENDING
-        self._recorder.event(
-            "run-ended", self.t_s, reason="stopped" if self._stop.is_set() else "the timeline has ended"
-        )
+        if self._shaper is not None:
+            self._logbook.frames_dropped(self._shaper, self.t_s)
+        self._recorder.event("run-ended", self.t_s, reason="stopped" if self._clock.ended else "the timeline has ended")
 
-    async def _run_steps(self, pace: Pace, hold: bool) -> None:
-        """Every step at its time."""
-        for step in range(1, self.schedule.n_step):
-            await self.until(float(self.timeline.t_s[step]))
-            if self._stop.is_set():
-                break
-            self._step(step, pace)
-        else:
-            if hold:
+    async def _run_steps(self, hold: bool) -> None:
+        """Every step at its time, as the clock has it."""
+        while not self._clock.ended:
+            step = self._state.step + 1
+            if step < self.schedule.n_step:
+                self.phase = Phase.RUNNING
+                if await self._clock.due(float(self.timeline.t_s[step])):
+                    self._step(step)
+            elif hold or self.paused:
                 self.phase = Phase.HOLDING
-                await self._stop.wait()
+                await self._clock.turned()
+            else:
+                return
 
     async def _watch_nodes(self) -> None:
         """Tell of nodes whose process has ended, once each: the sky goes on without them."""
@@ -225,10 +236,71 @@ class Emulation:
         self.phase = Phase.ENDING
         await self._clean_up.aclose()
 
+    # --- the sky's clock ---
+
+    def pause(self) -> None:
+        """Let the sky stand: links stay as they are. Idempotent. Raises SkyrackError unless the run is up."""
+        self._turn_to(paused=True)
+
+    def resume(self) -> None:
+        """Let the sky go on from where it stands. Idempotent. Raises SkyrackError unless the run is up."""
+        self._turn_to(paused=False)
+
+    def step_on(self, steps: int) -> None:
+        """Go some steps on, to the last one at most, as one change. Raises InputError unless the sky is paused."""
+        self.require_up()
+        if not self.paused:
+            raise InputError("the sky is not paused: `skyrack pause` first, or go to a moment with `skyrack seek`")
+        if steps < 1:
+            raise InputError(f"{steps} steps: must be 1 or more; `skyrack seek` goes back")
+        self._go_to(float(self.timeline.t_s[min(self._state.step + steps, self.schedule.n_step - 1)]))
+
+    def seek(self, t_s: float) -> None:
+        """Go to a moment of the sky, forth or back, as one change. Raises InputError for one that it does not have."""
+        self.require_up()
+        first_s, last_s = float(self.timeline.t_s[0]), float(self.timeline.t_s[-1])
+        if not first_s <= t_s <= last_s:
+            raise InputError(f"t = {t_s:g} s: this sky has t = {first_s:g} s to {last_s:g} s")
+        self._go_to(t_s)
+
+    def overlay_changed(self, kind: EventKind, **what: object) -> None:
+        """Write down what changed of faults and set links, and have it in force now, not at the next step."""
+        before, t_s = self._state, self.t_s
+        self._recorder.event(kind, t_s, **what)
+        self._command(self.schedule.at(before.step, t_s))
+        self._logbook.step_changed(before, self._state)
+
+    def require_up(self) -> None:
+        """Raise SkyrackError unless the run is up."""
+        if self.phase not in (Phase.RUNNING, Phase.HOLDING):
+            raise SkyrackError(f"the run is {self.phase}: this needs one that is up")
+
+    def _go_to(self, t_s: float) -> None:
+        left_s, before = self.t_s, self._state
+        step = int(np.searchsorted(self.timeline.t_s, t_s + INSTANT_S, side="right")) - 1
+        change = self._command(self.schedule.at(step, t_s))
+        self._turn(t_s, paused=self.paused)
+        self._recorder.event(
+            "sky-sought", t_s, left_s=round(left_s, 6), step=step, directions_changed=change.n_direction
+        )
+        self._logbook.step_changed(before, self._state, left_s)
+
+    def _turn_to(self, *, paused: bool) -> None:
+        self.require_up()
+        if self.paused != paused:
+            self._turn(self.t_s, paused=paused)
+            self._recorder.event("sky-paused" if paused else "sky-resumed", self.t_s)
+
+    def _turn(self, t_s: float, *, paused: bool) -> None:
+        pace = self._clock.turn(t_s, paused=paused)
+        if self.probing is not None:
+            self.probing.turn(pace)
+
     # --- the step ---
 
-    def _step(self, step: int, pace: Pace) -> None:
+    def _step(self, step: int) -> None:
         """Make the fabric as one step commands, read it back, and write down how that went."""
+        pace = self._clock.pace
         began_mono_s, began_cpu_s = time.monotonic(), time.thread_time()
         before, state = self._state, self.schedule.at(step)
         change = self._command(state)
@@ -273,7 +345,7 @@ class Emulation:
     def route_to(self, names: Iterable[str]) -> None:
         """Have routes to these nodes too, at once and from now on. Before: the fabric is up."""
         if self.schedule.add_destinations(names):
-            self._command(self.schedule.at(self._state.step))
+            self._command(self.schedule.at(self._state.step, self._state.t_s))
 
     def _repair_drift(self) -> int:
         """Compare the kernel's state with what is commanded, command again what differs, and say how much did."""
@@ -282,6 +354,12 @@ class Emulation:
         drifted = self._state.shaping.changed_from(self._shaper.read_back())
         self._shaper.apply(drifted)
         return len(drifted)
+
+    def read_back(self) -> ShapingPlan:
+        """Every port's direction as it is in force. Raises SkyrackError before the fabric is up."""
+        if self._shaper is None:
+            raise SkyrackError("the fabric is not up")
+        return self._shaper.read_back()
 
     def _on_job(self, entry: GatewayJob) -> None:
         spec = entry.job.spec

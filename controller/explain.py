@@ -80,7 +80,7 @@ def explain(schedule: Schedule, a: str, b: str, t_s: float) -> Route:
         delay_us=sum(hop.delay_us for hop in hops),
         rtt_us=None if rtt_us == NONE else rtt_us,
         rate_bps=min((hop.rate_bps for hop in hops), default=None),
-        faults=tuple(_fault_words(schedule, state)),
+        faults=tuple(_fault_words(state)),
         reason=None if hops else _reason(schedule, state, a, b),
     )
 
@@ -115,9 +115,9 @@ def _hops(schedule: Schedule, state: Commanded, a: str, b: str) -> tuple[Hop, ..
     return tuple(hops)
 
 
-def _fault_words(schedule: Schedule, state: Commanded) -> Iterator[str]:
-    for fault in schedule.faults.active(state.t_s):
-        yield f"{fault.words} until t = {fault.until_s:g} s"
+def _fault_words(state: Commanded) -> Iterator[str]:
+    for fault in state.faults:
+        yield f"{fault.words} {fault.until_words}"
 
 
 def _reason(schedule: Schedule, state: Commanded, a: str, b: str) -> str:
@@ -131,7 +131,7 @@ def _reason(schedule: Schedule, state: Commanded, a: str, b: str) -> str:
     geometry = ports(n_node, timeline.links, state.sky, every)
     index_a, index_b = schedule.index_of[a], schedule.index_of[b]
     if index_b in _reach(schedule, geometry, index_a):
-        return f"every path between {a} and {b} is cut by a fault: {'; '.join(_fault_words(schedule, state))}"
+        return f"every path between {a} and {b} is cut by a fault: {'; '.join(_fault_words(state))}"
     reach_a, reach_b = (_reach(schedule, geometry, index) for index in (index_a, index_b))
     return (
         f"the network is split at t = {state.t_s:g} s: {a} reaches {len(reach_a) - 1} other nodes, {b} reaches "
@@ -145,14 +145,14 @@ def _lack_of(schedule: Schedule, state: Commanded, name: str) -> str:
     for end in schedule.ended(state.t_s):
         if end.node == node:
             return f"{name} is down since t = {end.at_s:g} s: {end.reason}"
-    for fault in schedule.faults.active(state.t_s):
-        if fault.target == name and fault.kind != "degrade":
-            return f"{name} is in {fault.kind} ({fault.mode}) until t = {fault.until_s:g} s"
+    fault = schedule.faults.taking(name, state.t_s, state.sky)
+    if fault is not None:
+        return f"{name} is in {fault.kind} ({fault.mode}) {fault.until_words}"
     of_node = (links.a[state.sky.link] == node) | (links.b[state.sky.link] == node)
     if np.any(of_node & state.usable):
         return ""
     if np.any(of_node):
-        return f"all links of {name} are cut by a fault: {'; '.join(_fault_words(schedule, state))}"
+        return f"all links of {name} are cut by a fault: {'; '.join(_fault_words(state))}"
     contacts = timeline.contacts
     later = np.flatnonzero(((contacts.a == node) | (contacts.b == node)) & (contacts.start_s > state.t_s))
     if not len(later):

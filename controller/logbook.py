@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from controller.agents import FINAL_STATES
+from controller.fabric.delay_line import DelayLineShaper
+from controller.fabric.plan import Shaper
 from controller.jobs.desk import GatewayJob, state_name
 from controller.narrator import Narrator
 from controller.record.model import EventKind, JobRecord
@@ -17,26 +19,36 @@ class Logbook:
     def __init__(self, recorder: Recorder, narrator: Narrator, schedule: Schedule) -> None:
         self._recorder, self._narrator, self._schedule = recorder, narrator, schedule
 
-    def step_changed(self, before: Commanded | None, state: Commanded) -> None:
-        """Which links came and went, who changed satellites, which faults began and ended, which nodes went down."""
+    def step_changed(self, before: Commanded | None, state: Commanded, left_s: float | None = None) -> None:
+        """Which links came and went, who changed satellites, which faults began and ended, which nodes went down.
+
+        `left_s`: the sky went from that moment to the state's; what ended with it ended then, what began begins now.
+        """
+        end_s = state.t_s if left_s is None else left_s
         old = set() if before is None else set(before.sky.link[before.usable].tolist())
         new = set(state.sky.link[state.usable].tolist())
         changes: tuple[tuple[EventKind, set[int]], ...] = (("link-up", new - old), ("link-down", old - new))
         for kind, changed in changes:
             for link in sorted(changed):
                 a, b, link_kind = self._ends(link)
-                self._recorder.event(kind, state.t_s, a=a, b=b, link=link_kind.name.lower())
+                moment_s = state.t_s if kind == "link-up" else end_s
+                self._recorder.event(kind, moment_s, a=a, b=b, link=link_kind.name.lower())
         if before is not None:
             lost, won = self._served(old - new), self._served(new - old)
             for ground in sorted(lost.keys() & won.keys()):
                 self._recorder.event("handover", state.t_s, ground=ground, before=lost[ground], after=won[ground])
                 self._narrator.say(f"{ground} hands over from {lost[ground]} to {won[ground]}")
-        active = self._schedule.faults.active
-        old_faults, new_faults = set() if before is None else set(active(before.t_s)), set(active(state.t_s))
-        for fault in sorted(new_faults ^ old_faults, key=lambda fault: fault.target):
-            begins = fault in new_faults
+        old_faults = {} if before is None else {(fault.id, fault.at_s): fault for fault in before.faults}
+        new_faults = {(fault.id, fault.at_s): fault for fault in state.faults}
+        turned = [(old_faults | new_faults)[key] for key in old_faults.keys() ^ new_faults.keys()]
+        for fault in sorted(turned, key=lambda fault: (fault.target, fault.id, fault.at_s)):
+            begins = (fault.id, fault.at_s) in new_faults
             self._recorder.event(
-                "fault-on" if begins else "fault-off", state.t_s, target=fault.target, fault=fault.kind, mode=fault.mode
+                "fault-on" if begins else "fault-off",
+                state.t_s if begins else end_s,
+                target=fault.target,
+                fault=fault.kind,
+                mode=fault.mode,
             )
             self._narrator.say(f"{fault.words} {'begins' if begins else 'ends'}")
         told = 0 if before is None else len(self._schedule.ended(before.t_s))
@@ -57,6 +69,19 @@ class Logbook:
         """A node's process has ended though nobody asked it to."""
         self._recorder.event("node-lost", t_s, node=name, reason="its agent has ended")
         self._narrator.say(f"node {name} is lost: its agent has ended")
+
+    def frames_dropped(self, shaper: Shaper, t_s: float) -> None:
+        """What the shaper dropped in the whole run, if it is one that counts."""
+        if isinstance(shaper, DelayLineShaper):
+            drops = shaper.drops()
+            self._recorder.event(
+                "frames-dropped",
+                t_s,
+                lost=int(drops.lost.sum()),
+                queue=int(drops.queue.sum()),
+                overrun=drops.overrun,
+                refused=drops.refused,
+            )
 
     def _ends(self, link: int) -> tuple[str, str, LinkKind]:
         """The names at both ends of a link, and its kind."""

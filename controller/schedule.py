@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from controller.fabric.plan import DARK, ShapingPlan, shaping_plan
-from controller.faults import FaultSchedule
+from controller.faults import ActiveFault, FaultSchedule
 from controller.links.routes import NONE, RouteChanges, Router, next_ports, path_costs, ports, route_changes
 from controller.timeline import BoolArray, IntArray, LinkKind, NodeEnd, Role, Sky, Timeline
 
@@ -53,7 +53,8 @@ class Commanded:
 
     Shapes: usable (n_up,), the rows of `sky` that no fault masks; destinations (n_destination,), the nodes that routes
     lead to; next_port (n_node, n_destination), [node, column] → the node's port to send out of, or NO_ROUTE; unplugged
-    (n_unplugged,), the panel's ports that have no carrier, rising. `sky` is as faults degrade it.
+    (n_unplugged,), the panel's ports that have no carrier, rising. `sky` is as faults degrade it. `t_s` is the step's
+    instant, or the moment within it for which faults were asked.
     """
 
     step: int
@@ -64,6 +65,7 @@ class Commanded:
     destinations: IntArray
     next_port: IntArray
     unplugged: IntArray
+    faults: tuple[ActiveFault, ...]  # in force
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ class Schedule:
             self._route_to(np.concatenate([self.destinations, np.array(new, np.int64)]))
         return bool(new)
 
-    def at(self, step: int) -> Commanded:
-        """The commanded state of one step.
+    def at(self, step: int, t_s: float | None = None) -> Commanded:
+        """The commanded state of one step, under the faults of its instant, or of a moment within it.
 
         Routes avoid what faults take. A destination that silent blackouts leave without any path keeps the route that
         there would be without them: they are holes in the network that nobody told the nodes about, so packets go out
@@ -133,7 +135,7 @@ class Schedule:
         answers that the network is unreachable.
         """
         timeline, links = self.timeline, self.timeline.links
-        t_s = float(timeline.t_s[step])
+        t_s = float(timeline.t_s[step]) if t_s is None else t_s
         masked = self.faults.masked(t_s, timeline, timeline.sky(step))
         sky, usable = masked.sky, masked.usable
         next_port = self._router.next_ports(sky, usable)
@@ -144,7 +146,9 @@ class Schedule:
         cut = sky.link[masked.unplugged]
         ends = ((links.a[cut], links.port_a[cut]), (links.b[cut], links.port_b[cut]))
         unplugged = np.unique(np.concatenate([self.port_start[node] + port for node, port in ends]))
-        return Commanded(step, t_s, sky, usable, shaping, self.destinations, next_port, unplugged)
+        return Commanded(
+            step, t_s, sky, usable, shaping, self.destinations, next_port, unplugged, self.faults.active(t_s)
+        )
 
     def change(self, before: Commanded | None, state: Commanded) -> Change:
         """How to come from one step to another; from None, a fabric all dark and without routes, where no order counts.

@@ -16,6 +16,7 @@ from protos.skyrack.v1 import controller_pb2, controller_pb2_grpc, jobs_pb2, obj
 
 CALL_S = 15.0
 TRANSFER_S = 600.0
+PROBE_S = 2.5  # a probe that is not answered takes its time-out
 CHUNK_BYTES = 256 * 1024
 
 
@@ -43,6 +44,67 @@ class ControllerClient:
         """Ask the run to end."""
         with told():
             self._stub.Stop(controller_pb2.StopRequest(), timeout=CALL_S)
+
+    def pause(self) -> controller_pb2.SkyClock:
+        """Let the sky stand."""
+        with told():
+            return self._stub.Pause(controller_pb2.PauseRequest(), timeout=CALL_S)
+
+    def resume(self) -> controller_pb2.SkyClock:
+        """Let the sky go on."""
+        with told():
+            return self._stub.Resume(controller_pb2.ResumeRequest(), timeout=CALL_S)
+
+    def step(self, steps: int) -> controller_pb2.SkyClock:
+        """Go some steps on while the sky is paused."""
+        with told():
+            return self._stub.Step(controller_pb2.StepRequest(steps=steps), timeout=CALL_S)
+
+    def seek(self, t_s: float) -> controller_pb2.SkyClock:
+        """Go to a moment of the sky."""
+        with told():
+            return self._stub.Seek(controller_pb2.SeekRequest(t_s=t_s), timeout=CALL_S)
+
+    def show_link(self, a: str, b: str) -> controller_pb2.LinkView:
+        """A link as it is."""
+        with told():
+            return self._stub.ShowLink(controller_pb2.LinkRequest(a=a, b=b), timeout=CALL_S)
+
+    def set_link(self, override: controller_pb2.LinkOverride) -> controller_pb2.LinkView:
+        """Have a link so until it is cleared."""
+        with told():
+            return self._stub.SetLink(override, timeout=CALL_S)
+
+    def clear_link(self, a: str, b: str) -> controller_pb2.ClearedLink:
+        """Leave a link to geometry and faults again."""
+        with told():
+            return self._stub.ClearLink(controller_pb2.LinkRequest(a=a, b=b), timeout=CALL_S)
+
+    def inject_fault(self, asked: controller_pb2.InjectFaultRequest) -> controller_pb2.InjectedFault:
+        """A fault from now on."""
+        with told():
+            return self._stub.InjectFault(asked, timeout=CALL_S)
+
+    def clear_fault(self, which: str) -> controller_pb2.ClearedFaults:
+        """End faults, by id or target."""
+        with told():
+            return self._stub.ClearFault(controller_pb2.ClearFaultRequest(which=which), timeout=CALL_S)
+
+    def list_faults(self) -> controller_pb2.ListFaultsResponse:
+        """Faults in force or to come."""
+        with told():
+            return self._stub.ListFaults(controller_pb2.ListFaultsRequest(), timeout=CALL_S)
+
+    def probe(self, a: str, b: str, count: int) -> Iterator[controller_pb2.ProbeStatus]:
+        """Round trips measured now, each as it is settled."""
+        request = controller_pb2.ProbeRequest(a=a, b=b, count=count)
+        with told():
+            yield from self._stub.Probe(request, timeout=CALL_S + PROBE_S * count)
+
+    def find_ports(self, target: str) -> list[controller_pb2.PanelPort]:
+        """The panel's ports of a node, or of a link "a~b"."""
+        with told():
+            return list(self._stub.FindPorts(controller_pb2.FindPortsRequest(target=target), timeout=CALL_S).ports)
 
     def put(self, via: str, path: Path) -> objects_pb2.ObjectInfo:
         """Store a file at a gateway, as an object named by its content."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import grpc
 import numpy as np
 
 from controller.agents import FINAL_STATES
+from controller.api.live import Context, LiveService, answered, override_messages, refuse, utc_text_at
 from controller.emulation import Emulation
 from controller.errors import InputError, SkyrackError
 from controller.jobs.desk import GatewayJob
@@ -18,15 +17,13 @@ from controller.timeline import LinkKind
 from protos.skyrack.v1 import controller_pb2, controller_pb2_grpc, jobs_pb2, objects_pb2
 
 STOP_GRACE_S = 1.0
-T = TypeVar("T")
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ControllerService(controller_pb2_grpc.ControllerServicer):
+class ControllerService(LiveService):
     """Answers for one emulation. Input errors become INVALID_ARGUMENT, all others of skyrack's FAILED_PRECONDITION."""
 
     def __init__(self, emulation: Emulation, out_dir: Path) -> None:
-        self._emulation = emulation
+        super().__init__(emulation)
         self._out_dir = out_dir
 
     async def GetStatus(  # noqa: N802 - the name is the wire's
@@ -99,21 +96,6 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         return controller_pb2.JobAtGateway(via=entry.via, job=entry.job, cause=cause)
 
 
-async def answered(context: Context, call: Callable[[], Awaitable[T]]) -> T:
-    """The call's answer, or its error told to the caller."""
-    try:
-        return await call()
-    except SkyrackError as error:
-        await refuse(context, error)
-        raise  # never reached: refuse ends the call
-
-
-async def refuse(context: Context, error: SkyrackError) -> None:
-    """End the call with an error of skyrack's own."""
-    code = grpc.StatusCode.INVALID_ARGUMENT if isinstance(error, InputError) else grpc.StatusCode.FAILED_PRECONDITION
-    await context.abort(code, str(error))
-
-
 def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
     """The state of a run as the wire has it."""
     timeline, state = emulation.timeline, emulation.state
@@ -121,7 +103,7 @@ def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
     ends = np.concatenate([timeline.links.a[up], timeline.links.b[up]])
     links_up = np.bincount(ends, minlength=len(timeline.nodes))
     illumination_ratio = np.nan_to_num(state.sky.illumination_ratio)  # a node that is down sees nothing
-    now_utc = timeline.epoch_utc + datetime.timedelta(seconds=emulation.t_s)
+    t_s = emulation.t_s
     nodes = [
         controller_pb2.NodeStatus(
             name=node.name,
@@ -131,6 +113,7 @@ def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
             links_up=int(links_up[index]),
             illumination_ratio=float(illumination_ratio[index]),
             blackout=emulation.blackout_of(node.name),
+            down=emulation.down_of(node.name),
         )
         for index, (node, handle) in enumerate(zip(timeline.nodes, emulation.handles, strict=False))
     ]
@@ -143,17 +126,15 @@ def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
         )
         for probed in (emulation.probing.newest() if emulation.probing else [])
     ]
-    faults = [
-        f"{fault.words} until t = {fault.until_s:.0f} s" for fault in emulation.schedule.faults.active(emulation.t_s)
-    ]
+    faults = [f"{fault.words} {fault.until_words}" for fault in emulation.schedule.faults.active(emulation.t_s)]
     isl_up = int((timeline.links.kind[up] == LinkKind.ISL).sum())
     return controller_pb2.RunStatus(
         run_id=emulation.place.run_id,
         scenario=emulation.scenario.name,
         phase=emulation.phase,
-        t_s=emulation.t_s,
+        t_s=t_s,
         duration_s=emulation.scenario.duration_s,
-        utc=now_utc.isoformat().replace("+00:00", "Z"),
+        utc=utc_text_at(emulation, t_s),
         runtime=emulation.runtime.name,
         shaper=emulation.shaper_choice.name,
         shaper_reason=emulation.shaper_choice.reason,
@@ -165,6 +146,10 @@ def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
         nodes=nodes,
         probes=probes,
         faults=faults,
+        start_s=float(timeline.t_s[0]),
+        time_scale=emulation.scenario.time_scale,
+        paused=emulation.paused,
+        overrides=override_messages(emulation),
     )
 
 

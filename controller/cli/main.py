@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import click
 
-from controller.cli import job_commands, path_command, plan_commands, run_commands
+from controller.cli import job_commands, live_commands, path_command, plan_commands, run_commands
 from controller.cli.terminal import err
 from controller.errors import SkyrackError
 
@@ -24,7 +24,13 @@ def skyrack() -> None:
     """
 
 
-for command in (*plan_commands.COMMANDS, *path_command.COMMANDS, *run_commands.COMMANDS, *job_commands.COMMANDS):
+for command in (
+    *plan_commands.COMMANDS,
+    *path_command.COMMANDS,
+    *run_commands.COMMANDS,
+    *live_commands.COMMANDS,
+    *job_commands.COMMANDS,
+):
     skyrack.add_command(command)
 
 

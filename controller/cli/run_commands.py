@@ -239,21 +239,27 @@ def status(run_id: str | None, as_json: bool) -> None:
         document = MessageToDict(told, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
         click.echo(json.dumps(document, indent=2))
         return
+    paused = ", paused" if told.paused else ""
+    start = f" from t = {told.start_s:g} s" if told.start_s else ""
+    scale = f", {told.time_scale:g} × real time" if told.time_scale != 1.0 else ""
     out.print(
-        f"run {told.run_id}  {told.scenario}, {told.duration_s:g} s  {told.phase}  t = {told.t_s:.1f} s  ({told.utc})\n"
+        f"run {told.run_id}  {told.scenario}, {told.duration_s:g} s{start}{scale}  {told.phase}{paused}  "
+        f"t = {told.t_s:.1f} s  ({told.utc})\n"
         f"{told.runtime}, {told.shaper} ({told.shaper_reason})  {told.overruns} overruns\n"
         f"links up: {told.isls_up} ISLs, {told.links_up - told.isls_up} GSLs   record: {told.out_dir}",
         markup=False,
     )
     for fault in told.faults:
         out.print(f"fault: {fault}", markup=False)
+    for each in told.overrides:
+        out.print(f"set: {each.a} – {each.b} (`skyrack link show {each.a} {each.b}`)", markup=False)
     ground = [node for node in told.nodes if node.role != "satellite"]
     lit = sum(node.illumination_ratio > 0 for node in told.nodes if node.role == "satellite")
     out.print(f"satellites: {len(told.nodes) - len(ground)}, {lit} in sunlight", markup=False)
     for node in told.nodes:
-        if node.role == "satellite" and node.blackout:
-            out.print(node.blackout, markup=False)
-    table(("Ground node", "Role", "Address", "Links", "Blackout"), _ground_rows(ground))
+        if node.role == "satellite" and (node.down or node.blackout):
+            out.print(node.down or node.blackout, markup=False)
+    table(("Ground node", "Role", "Address", "Links", "Blackout or down"), _ground_rows(ground))
     rows = [
         (f"{p.a} – {p.b}", _rtt(p.commanded_rtt_us), _rtt(p.measured_rtt_us)) for p in told.probes
     ]  # fmt: skip
@@ -262,7 +268,7 @@ def status(run_id: str | None, as_json: bool) -> None:
 
 def _ground_rows(nodes: list[Any]) -> list[tuple[object, ...]]:
     """A row a ground node."""
-    return [(node.name, node.role, node.address, node.links_up, node.blackout or "–") for node in nodes]
+    return [(node.name, node.role, node.address, node.links_up, node.down or node.blackout or "–") for node in nodes]
 
 
 def _rtt(rtt_us: int) -> str:

@@ -217,8 +217,8 @@ def _beside(longitude_deg: float) -> str:
 
 def _moment(timeline: Timeline, faults: Sequence[FaultWindow], step: int) -> list[go.Scatter]:
     """ISLs, GSLs and satellites at one step."""
-    sky, t_s = timeline.sky(step), float(timeline.t_s[step])
-    link = sky.link[~masked(timeline, sky.link, np.full(len(sky.link), t_s), faults)]
+    sky, now = timeline.sky(step), np.zeros(len(timeline.sky(step).link), np.int64)
+    link = sky.link[~masked(timeline, sky.link, now, timeline.t_s[[step]], sky.r_ecef_m[np.newaxis], faults)]
     node = np.arange(len(timeline.nodes))
     where = places(timeline, np.full(len(node), step), node)
     lines: list[go.Scatter] = []

@@ -25,6 +25,14 @@ EventKind = Literal[
     "workload",  # the fields of WorkloadResult
     "node-lost",  # node, reason: its process has ended
     "node-down",  # node, reason: it has left the sky
+    "sky-paused",
+    "sky-resumed",
+    "sky-sought",  # left_s, step: went to t_s as one change; what ended with it ended at left_s
+    "link-set",  # a, b, and what of delay_us, rate_bps, loss_ratio, up was set
+    "link-cleared",  # a, b
+    "fault-injected",  # id, and the keys of the fault
+    "fault-cleared",  # which, cleared
+    "frames-dropped",  # lost (as commanded), queue, overrun, refused: frames of the whole run
     "run-ended",  # reason
 ]
 """The events of a run, with the fields that the report reads. An event may carry more."""

@@ -19,7 +19,7 @@ from controller.record.read import FaultWindow, RunRecord
 from controller.record.rtt_plots import PAIRS_SHOWN, by_pair, error_distribution, rtt_over_time
 from controller.record.sky_plots import contact_gantt, contacts_left_out, links_over_time, sunlight
 from controller.record.sky_series import SkySeries, contact_spans
-from controller.record.summary import last_states
+from controller.record.summary import DROP_CAUSES, last_states
 from controller.record.words import count, ms, size, span, words
 from controller.timeline import Timeline
 
@@ -188,6 +188,11 @@ def loop(run: Run) -> Section:
         f"{count(summary['drift'], 'direction')} found in another state than commanded."
     )
     body = f"{plot_slot('loop')}{table(rows, ('A step', 'Median', 'p99', 'Most'))}<p>{counted}</p>"
+    dropped = summary["frames_dropped"]
+    if dropped is not None:
+        causes = ("lost as commanded", "full queue", "shaper too slow", "port gone or down")
+        counts = [(cause, f"{dropped[key]:,}") for cause, key in zip(causes, DROP_CAUSES, strict=True)]
+        body += table(counts, ("Frames that did not arrive", "Count"))
     period_s = manifest.step_s / manifest.time_scale
     return _section("loop", "How the loop kept time", lead, body, {"loop": loop_over_time(steps, period_s)})
 

@@ -217,10 +217,10 @@ class SkyPage:
     def _faults_within(self) -> list[FaultWindow]:
         """The faults that fall into the plan."""
         start_s, end_s = float(self._timeline.t_s[0]), float(self._timeline.t_s[-1])
-        windows = [
-            FaultWindow(f.target, f.kind, f.way or "", f.at_s, f.at_s + f.duration_s) for f in self._scenario.faults
+        return [
+            FaultWindow(f.target, f.kind, f.mode, f.at_s, min(f.until_s, end_s))
+            for f in self._faults.within(start_s, end_s)
         ]
-        return [window for window in windows if window.start_s < end_s and window.end_s > start_s]
 
 
 def _evenly(n_step: int, most: int) -> IntArray:

@@ -10,9 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
+from controller.faults import in_region
 from controller.orbit.frames import Geodetic, ecef_to_geodetic
 from controller.record.read import FaultWindow
+from controller.scenario.fault_model import PLANE, Region
 from controller.timeline import (
     Block,
     BoolArray,
@@ -87,20 +90,41 @@ def series(timeline: Timeline, faults: Sequence[FaultWindow]) -> SkySeries:
     return SkySeries(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
 
 
-def masked(head: Head, link: Int32Array, t_s: FloatArray, faults: Sequence[FaultWindow]) -> BoolArray:
-    """Which links some fault keeps from being used. Shapes: link (n,), indexes LinkTable, t_s (n,) when → (n,)."""
+def masked(
+    head: Head, link: Int32Array, step: IntArray, t_s: FloatArray, r_ecef_m: FloatArray, faults: Sequence[FaultWindow]
+) -> BoolArray:
+    """Which links some fault keeps from being used.
+
+    Shapes: link (n,), indexes LinkTable, and step (n,), indexes t_s (n_t,) and r_ecef_m (n_t, 3, n_node) → (n,).
+    """
     a, b = head.links.a[link], head.links.b[link]
-    index = {node.name: number for number, node in enumerate(head.nodes)}
+    names = np.array([node.name for node in head.nodes])
     rows = np.zeros(len(link), np.bool_)
     for fault in faults:
         if fault.fault == "degrade":
             continue  # it takes no link
-        ends = [index.get(name, -1) for name in fault.target.split("~")]
-        hit = (a == ends[0]) | (b == ends[0])
-        if len(ends) == 2:
-            hit &= (a == ends[1]) | (b == ends[1])
-        rows |= hit & (t_s >= fault.start_s) & (t_s < fault.end_s)
+        lasts = (t_s >= fault.start_s) & (t_s < fault.end_s)
+        region = Region.from_label(fault.target)
+        if region is not None:
+            inside = np.zeros((len(t_s), len(names)), np.bool_)
+            inside[lasts] = in_region(region, r_ecef_m[lasts])
+            rows |= inside[step, a] | inside[step, b]
+            continue
+        if fault.target.startswith(PLANE):
+            of = _of_plane(names, fault.target.removeprefix(PLANE))
+            hit = of[a] | of[b]
+        else:
+            ends = fault.target.split("~")
+            hit = (names[a] == ends[0]) | (names[b] == ends[0])
+            if len(ends) == 2:
+                hit &= (names[a] == ends[1]) | (names[b] == ends[1])
+        rows |= hit & lasts[step]
     return rows
+
+
+def _of_plane(names: npt.NDArray[np.str_], plane: str) -> BoolArray:
+    """Which nodes are the satellites of a plane: PLANEsNN. Shapes: (n_node,) → (n_node,)."""
+    return np.array([name.startswith(plane + "s") and name[len(plane) + 1 :].isdecimal() for name in names.tolist()])
 
 
 def places(timeline: Timeline, step: IntArray, node: IntArray) -> Geodetic:
@@ -138,7 +162,7 @@ def _series_of(timeline: Timeline, block: Block, faults: Sequence[FaultWindow]) 
     n_t = block.n_step
     t_s = timeline.t_s[block.first_step : block.first_step + n_t]
     row_step = np.repeat(np.arange(n_t), np.diff(block.step_start))
-    usable = ~masked(timeline, block.link, t_s[row_step], faults)
+    usable = ~masked(timeline, block.link, row_step, t_s, block.r_ecef_m, faults)
     kind = timeline.links.kind[block.link]
 
     def count(rows: BoolArray) -> IntArray:

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from controller.record.model import JobRecord, Sample, StepRecord, WorkloadResult
+from controller.record.model import Event, JobRecord, Sample, StepRecord, WorkloadResult
 from controller.record.read import RunRecord
+
+DROP_CAUSES = ("lost", "queue", "overrun", "refused")
+"""As commanded; the queue of a direction was full; the shaper could not keep up; a port was gone or down."""
 
 
 def summarise(record: RunRecord) -> dict[str, Any]:
@@ -25,6 +28,7 @@ def summarise(record: RunRecord) -> dict[str, Any]:
         "handovers": kinds["handover"],
         "faults": kinds["fault-on"],
         "nodes_lost": kinds["node-lost"],
+        "frames_dropped": _frames_dropped(record.events),
         **_probes(record.samples),
         "jobs_by_state": dict(Counter(job.state for job in last_states(record.jobs))),
         "workloads": [asdict(result) for result in record.workloads],
@@ -75,6 +79,12 @@ def spread(values: Sequence[float]) -> dict[str, float | int | None]:
         "min": round(float(min(values)), 3),
         "max": round(float(max(values)), 3),
     }
+
+
+def _frames_dropped(events: Iterable[Event]) -> dict[str, int] | None:
+    """Frames that did not arrive, by cause. None where the shaper does not count, or the run was killed."""
+    counted = [event.fields for event in events if event.kind == "frames-dropped"]
+    return {cause: int(counted[-1][cause]) for cause in DROP_CAUSES} if counted else None
 
 
 def _loop(steps: Sequence[StepRecord], period_s: float) -> dict[str, Any]:

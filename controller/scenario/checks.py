@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 
+from controller.scenario.fault_model import PLANE, Fault
 from controller.scenario.link_model import isl_ports_needed
 from controller.scenario.model import MAX_ISL_PORTS, Constellation, Scenario
 
@@ -141,19 +142,29 @@ def _unknown_ends(key: str, ends: Iterable[tuple[int, str]], constellation: Cons
 
 def _fault_problems(scenario: Scenario) -> list[str]:
     problems: list[str] = []
-    names = scenario.node_names
-    known = frozenset(names)
-    grounds = frozenset(ground.name for ground in scenario.grounds)
+    names, planes = scenario.node_names, scenario.planes
+    satellites = frozenset(scenario.satellite_names)
     for i, fault in enumerate(scenario.faults):
-        key = f"fault[{i}].target = {fault.target!r}"
-        unknown = [end for end in fault.ends if end not in known]
-        if len(fault.ends) > 2:
-            problems.append(f'{key}: must be the name of a node, or "a~b" for the link between two')
-        elif unknown:
-            problems.extend(f"{key}: no node is called {end!r}{nearest(end, names)}" for end in unknown)
-        elif len(fault.ends) == 2 and (fault.ends[0] == fault.ends[1] or grounds.issuperset(fault.ends)):
-            problems.append(f"{key}: no link joins these two; one end must be a satellite, and the other another node")
+        lines = target_problems(fault, names, satellites, list(planes))
+        problems += [f"fault[{i}].target = {fault.target!r}: {line}" for line in lines]
     return problems
+
+
+def target_problems(fault: Fault, names: Sequence[str], satellites: frozenset[str], planes: Sequence[str]) -> list[str]:
+    """What is wrong with a fault's target in a sky of these nodes and planes; a region is anywhere right."""
+    if fault.region is not None or fault.plane in planes:
+        return []
+    if fault.target.startswith(PLANE):
+        return [f"no Walker constellation has a plane {fault.plane!r}{nearest(fault.plane, planes)}"]
+    if len(fault.ends) > 2:
+        return ['must be the name of a node, "a~b" for the link between two, or "plane:NAME"']
+    known = frozenset(names)
+    unknown = [end for end in fault.ends if end not in known]
+    if unknown:
+        return [f"no node is called {end!r}{nearest(end, names)}" for end in unknown]
+    if len(fault.ends) == 2 and (fault.ends[0] == fault.ends[1] or not satellites & frozenset(fault.ends)):
+        return ["no link joins these two; one end must be a satellite, and the other another node"]
+    return []
 
 
 def _probe_problems(scenario: Scenario) -> list[str]:

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from controller.scenario.element_file import ElementFile, ElementFileKey
+from controller.scenario.fault_model import Fault
 from controller.scenario.fields import LossRatio, RateBps, Slug, Table
 from controller.scenario.link_model import CrossIsl, IslPolicy, RadioBudget, Rain, isl_ports_needed
 from controller.scenario.omm import OmmSet
@@ -34,7 +35,6 @@ DEFAULT_ISL_PORTS = 4
 MAX_ISL_PORTS = 128
 
 Handover = Literal["longest", "highest", "nearest"]
-FaultMode = Literal["silent", "reject", "carrier"]
 
 
 def slug(text: str) -> str:
@@ -138,6 +138,15 @@ class Constellation(Table):
             )
         return tuple(slug(s.name) or f"{self.name}-{s.catalogue}" for s in self.element_sets)
 
+    @property
+    def planes(self) -> dict[str, tuple[str, ...]]:
+        """The planes of a Walker pattern, "NAME-p00" onwards, and the satellites of each; none of element sets."""
+        if self.walker is None:
+            return {}
+        names, slots = self.satellite_names, self.walker.slots
+        rows = [names[first : first + slots] for first in range(0, len(names), slots)]
+        return {row[0].rpartition("s")[0]: row for row in rows}
+
 
 class Waypoint(Table):
     """Where a moving ground node is at one time; between two it follows the great circle at an even pace."""
@@ -217,52 +226,6 @@ class Ground(Table):
         return rain
 
 
-class Fault(Table):
-    """Something that is masked over the geometry for a while. `target` is a node, or "a~b" for a link.
-
-    A blackout takes all links of the target, and a node-down too; in which way, the mode says: `silent`, what is sent
-    vanishes; `reject`, senders are told at once that there is no way; `carrier`, the ports see no carrier. A degrade
-    makes links slower, longer or lossier.
-    """
-
-    kind: Literal["blackout", "node-down", "degrade"]
-    target: str
-    at_s: float = Field(ge=0.0)
-    duration_s: float = Field(gt=0.0)
-    mode: FaultMode | None = None  # None: silent for a blackout, carrier for a node-down
-    extra_delay_s: float = Field(default=0.0, ge=0.0, le=10.0)  # of degrade: one way, beside the geometry's
-    rate_ratio: float = Field(default=1.0, gt=0.0, le=1.0)  # of degrade: what is left of the rate
-    loss_ratio: LossRatio = 0.0  # of degrade: part of the frames that is lost, beside the link's own
-
-    @model_validator(mode="after")
-    def _keys_agree(self) -> Self:
-        degrades = {"extra_delay_s", "rate_ratio", "loss_ratio"} & self.model_fields_set
-        if self.kind == "degrade" and not degrades:
-            raise PydanticCustomError("fault", "a degrade needs extra_delay_s, rate_ratio or loss_ratio")
-        if self.kind == "degrade" and self.mode is not None:
-            raise PydanticCustomError("fault", "mode is of blackout and node-down; a degrade takes no link")
-        if self.kind != "degrade" and degrades:
-            raise PydanticCustomError(
-                "fault", "{keys} of degrade, not of {kind}: change one of the two",
-                {"keys": " and ".join(sorted(degrades)) + (" is" if len(degrades) == 1 else " are"), "kind": self.kind},
-            )  # fmt: skip
-        if self.kind == "node-down" and len(self.ends) > 1:
-            raise PydanticCustomError("fault", "a node-down has a node for its target; a link has a blackout")
-        return self
-
-    @property
-    def ends(self) -> tuple[str, ...]:
-        """The one node of a node's fault, or the two of a link's."""
-        return tuple(self.target.split("~"))
-
-    @property
-    def way(self) -> FaultMode | None:
-        """In which way links are taken; None for a degrade, which takes none."""
-        if self.kind == "degrade":
-            return None
-        return self.mode or ("silent" if self.kind == "blackout" else "carrier")
-
-
 class Probe(Table):
     """Two nodes between which round trips are measured all along."""
 
@@ -338,6 +301,11 @@ class Scenario(Table):
     def node_names(self) -> tuple[str, ...]:
         """Names of all nodes in the timeline's order: satellites first, then ground nodes."""
         return self.satellite_names + tuple(ground.name for ground in self.grounds)
+
+    @property
+    def planes(self) -> dict[str, tuple[str, ...]]:
+        """The planes of all Walker patterns, by name, and the satellites of each."""
+        return {name: row for constellation in self.constellations for name, row in constellation.planes.items()}
 
     @property
     def n_step(self) -> int:

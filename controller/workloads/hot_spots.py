@@ -53,7 +53,7 @@ class HotSpots:
             await self._insight("in orbit", "in-orbit-1", "scene-1", first, on_node=self.satellite),
         ]
         blackouts = [f for f in emulation.scenario.faults if f.target == self.gateway and f.at_s > emulation.t_s]
-        if blackouts and blackouts[0].at_s + blackouts[0].duration_s < emulation.timeline.t_s[-1]:
+        if blackouts and blackouts[0].end_s < emulation.timeline.t_s[-1]:
             second = await self._take_scene("scene-2", seed + 1)
             await emulation.until(blackouts[0].at_s - BLACKOUT_LEAD_S)
             outcomes.append(

@@ -7,14 +7,19 @@ import fcntl
 import socket
 import struct
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
 from controller.fabric.namespaces import in_namespace
+from controller.faults import FaultSchedule
 from controller.links.routes import WITHDRAWN
+from controller.scenario.fault_model import Fault, FaultMode
+from controller.schedule import Commanded, Schedule
 from tests.kernel.world import Link, World, dark, opened_world, plan, wait_for
+from tests.unit.hand_made import timeline as hand_made
 
 AT_ONCE_S = 0.5  # an answer over one hop of 5 ms, on a busy machine; a connection that nobody answers takes a minute
 SIOCGIFFLAGS, IFF_RUNNING = 0x8913, 0x40
@@ -96,3 +101,62 @@ def test_a_port_without_carrier_is_seen_by_its_node_and_comes_back(pair: World) 
         delay_ms = traffic.received().delay_ms
     assert len(delay_ms) == 20
     assert delay_ms.min() == pytest.approx(5.0, abs=1.0)
+
+
+class Sky:
+    """Three satellites in a ring and two ground nodes, in namespaces, commanded as a run commands them."""
+
+    def __init__(self, world: World) -> None:
+        timeline = hand_made(n_satellite=3)
+        ports = timeline.nodes[0].ports  # every node of this world has as many
+        nodes = tuple(replace(node, ports=ports) for node in timeline.nodes)
+        self.world, self.faults = world, FaultSchedule((), nodes)
+        self.schedule = Schedule.of(replace(timeline, nodes=nodes), self.faults)
+        self.state: Commanded | None = None
+
+    def command(self, t_s: float) -> None:
+        """The first step, under the faults of a moment within it: in the order of a run's loop."""
+        state = self.schedule.at(0, t_s)
+        change = self.schedule.change(self.state, state)
+        self.world.panel.set_carriers(change.plugged_in, on=True)
+        self.world.shaper.apply(change.made)
+        for wave in change.routes:
+            self.world.routes.apply(wave)
+        self.world.shaper.apply(change.broken)
+        self.world.panel.set_carriers(change.unplugged, on=False)
+        self.state = state
+
+    def arrived(self, source: int, target: int) -> int:
+        """How many of twenty datagrams arrive."""
+        with self.world.sending(source, target) as traffic:
+            traffic.send(20, 0.005)
+            return len(traffic.received().number)
+
+
+@pytest.mark.parametrize("mode", ["silent", "reject", "carrier"])
+def test_an_injected_blackout_means_its_mode_and_heals_when_it_is_cleared(shaper_name: str, mode: FaultMode) -> None:
+    """A satellite is cut off, as the mode has it, from the command on; cleared, its packets arrive as before. The other
+    two reach each other all the time."""
+    with opened_world(shaper_name, n_node=5, n_port=4) as world:
+        sky = Sky(world)
+        sky.command(0.0)
+        assert sky.arrived(1, 0) == 20
+        fault = Fault(kind="blackout", target="ring-p00s00", at_s=0.0, mode=mode)
+        name = sky.faults.inject(fault, 4.5)
+        sky.command(4.5)
+        if mode == "silent":
+            assert sky.arrived(1, 0) == 0  # nobody is told: the route stays, and the send call has no error
+        else:
+            error, after_s = why_not(world, 1, 0)
+            assert error in UNREACHABLE
+            assert after_s < AT_ONCE_S
+        if mode == "carrier":
+            wait_for(lambda: not has_carrier(world, 0, "isl0") and not has_carrier(world, 0, "isl1"), "no carrier")
+        else:
+            assert has_carrier(world, 0, "isl0")
+        assert sky.arrived(1, 2) == 20
+        assert sky.faults.clear(name, 4.75) == 1
+        sky.command(4.75)
+        wait_for(lambda: has_carrier(world, 0, "isl0") and has_carrier(world, 0, "isl1"), "a carrier")
+        assert sky.arrived(1, 0) == 20
+        assert sky.arrived(0, 1) == 20

@@ -5,6 +5,7 @@ The fabric is a notebook that writes down what it is told; real ones are held by
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,15 +18,18 @@ import pytest
 
 from controller import schedule as schedule_module
 from controller.emulation import Emulation
+from controller.errors import SkyrackError
 from controller.fabric.choose import ShaperChoice
 from controller.fabric.plan import DARK, ShapingPlan
 from controller.faults import FaultSchedule
 from controller.links.routes import RouteChanges
+from controller.overlay import Overlay
 from controller.record.model import Event, Manifest
 from controller.record.read import RunRecord, read_record
 from controller.record.recorder import Recorder
 from controller.runs import RunPlace
 from controller.runtime.contract import Runtime
+from controller.scenario.fault_model import Fault
 from controller.scenario.model import Scenario
 from controller.schedule import Commanded, Pace, Schedule
 from controller.timeline import IntArray, NodeEnd, Timeline
@@ -66,6 +70,10 @@ class Notebook:
         self.notes.append(("pace", pace))
         self.command(state)
 
+    def turn(self, pace: Pace) -> None:
+        """The sky's clock is turned."""
+        self.notes.append(("pace", pace))
+
     def command(self, state: Commanded) -> None:
         """Probes are held against this from now on. A slow machine takes its time here, once."""
         self.notes.append(("command", state))
@@ -85,9 +93,9 @@ class Notebook:
 
 @contextmanager
 def emulation_of(
-    tmp_path: Path, sky: Timeline, time_scale: float = SCALE, slow_step_s: float = 0.0
+    tmp_path: Path, sky: Timeline, time_scale: float = SCALE, slow_step_s: float = 0.0, *, lit: bool = False
 ) -> Iterator[tuple[Emulation, Notebook]]:
-    """An emulation whose fabric is a notebook."""
+    """An emulation whose fabric is a notebook; `lit`: the first step is in force."""
     scenario = Scenario.model_construct(
         name="ring", faults=(), probes=(), seed=1, duration_s=90.0, start_s=START_S, time_scale=time_scale
     )
@@ -97,13 +105,15 @@ def emulation_of(
         epoch_utc=sky.epoch_utc, duration_s=90.0, step_s=sky.step_s, runtime="none", engine_version="", shaper="none",
         shaper_reason="", time_scale=time_scale,
     )  # fmt: skip
-    schedule = Schedule.of(sky, FaultSchedule((), ()), [("quito", "nairobi")])
+    schedule = Schedule.of(sky, FaultSchedule((), sky.nodes, links=sky.links), [("quito", "nairobi")])
     notebook = Notebook(int(schedule.port_start[-1]), slow_step_s)
     runtime = cast(Runtime, notebook)
     with Recorder(tmp_path, manifest) as recorder:
         emulation = Emulation(scenario, schedule, place, runtime, ShaperChoice("none", ""), recorder, notebook)
         bare = cast(Any, emulation)
         bare._panel = bare._shaper = bare._routes = bare.probing = notebook
+        if lit:
+            bare._apply(schedule.change(None, emulation.state))
         yield emulation, notebook
 
 
@@ -169,12 +179,13 @@ async def test_a_node_that_leaves_the_sky_is_told_once(tmp_path: Path) -> None:
     """At the first step after its end an event and a line say so with the reason; from then on it is down."""
     with emulation_of(tmp_path, ten_steps([END])) as (emulation, notebook):
         name = emulation.timeline.nodes[END.node].name
-        assert emulation.blackout_of(name) == ""
+        assert emulation.down_of(name) == ""
         await emulation.run(hold=False)
         (event,) = events(read_record(tmp_path), "node-down")
         assert (event.t_s, event.fields) == (START_S + 40.0, {"node": name, "reason": END.reason})
         assert notebook.of("say").count(f"{name} is down: {END.reason}") == 1
-        assert emulation.blackout_of(name) == f"{name} is down since t = {END.at_s:.0f} s: {END.reason}"
+        assert emulation.blackout_of(name) == ""
+        assert emulation.down_of(name) == f"{name} is down since t = {END.at_s:.0f} s: {END.reason}"
 
 
 async def test_routes_to_a_node_that_is_asked_for_are_made_at_once(
@@ -191,3 +202,78 @@ async def test_routes_to_a_node_that_is_asked_for_are_made_at_once(
         assert all(len(plan) == 0 for plan in notebook.of("shape"))
         emulation.route_to([far, ""])
         assert len(notebook.of("route")) == len(waves)
+
+
+async def test_a_paused_sky_waits_and_then_goes_on_from_a_new_start(tmp_path: Path) -> None:
+    """While it stands no step comes, however long; then steps come at their own times, none late for the pause."""
+    with emulation_of(tmp_path, ten_steps()) as (emulation, notebook):
+        running = asyncio.create_task(emulation.run(hold=False))
+        await emulation.until(START_S + 25.0)
+        emulation.pause()
+        stood_s, step = emulation.t_s, emulation.state.step
+        waiting = asyncio.create_task(emulation.until(START_S + 60.0))
+        await asyncio.sleep(10 * STEP_S / SCALE)
+        assert (emulation.t_s, emulation.state.step) == (stood_s, step)
+        assert not waiting.done()
+        emulation.resume()
+        await waiting
+        assert emulation.t_s >= START_S + 60.0
+        await running
+        paces = notebook.of("pace")
+        assert [pace.time_scale for pace in paces] == [SCALE, 0.0, SCALE]
+        record = read_record(tmp_path)
+        assert [each.t_s for each in record.steps] == [START_S + STEP_S * each for each in range(1, 10)]
+        assert max(each.late_ms for each in record.steps) < 10 * STEP_S / SCALE * 1e3
+
+
+async def test_a_sky_that_is_sought_goes_on_from_there(tmp_path: Path) -> None:
+    """Back and forth: the fabric becomes the step that holds as one change, and the next step is the one after it."""
+    with emulation_of(tmp_path, ten_steps(), lit=True) as (emulation, notebook):
+        running = asyncio.create_task(emulation.run(hold=False))
+        await emulation.until(START_S + 35.0)
+        emulation.seek(START_S + 5.0)
+        assert emulation.state.step == 0
+        expected = emulation.schedule.at(0).shaping
+        assert not len(expected.changed_from(notebook.state)), "the fabric is that of the step"
+        await emulation.until(START_S + 15.0)
+        emulation.seek(START_S + 85.0)
+        await running
+        record = read_record(tmp_path)
+        assert [step.step for step in record.steps] == [1, 2, 3, 1, 9]
+        assert all(step.late_ms < 40.0 for step in record.steps)
+        assert [event.fields["step"] for event in events(record, "sky-sought")] == [0, 8]
+
+
+async def test_a_run_that_is_paused_at_its_last_step_does_not_end(tmp_path: Path) -> None:
+    """It ends when it is resumed; and a run that is stopped while it is paused ends at once."""
+    with emulation_of(tmp_path, ten_steps()) as (emulation, _):
+        running = asyncio.create_task(emulation.run(hold=False))
+        await emulation.until(START_S + 5.0)
+        emulation.pause()
+        emulation.step_on(100)
+        assert emulation.t_s == START_S + 90.0
+        await asyncio.sleep(2 * STEP_S / SCALE)
+        assert not running.done()
+        emulation.resume()
+        await asyncio.wait_for(running, 5.0)
+        with pytest.raises(SkyrackError, match="the run is ending"):
+            emulation.pause()
+
+
+async def test_a_fault_ends_in_the_record_where_the_sky_was_left(tmp_path: Path) -> None:
+    """Injected, left by a seek to before it and met again: two windows, neither of which ends before it begins."""
+    with emulation_of(tmp_path, ten_steps(), time_scale=1.0) as (emulation, _):
+        running = asyncio.create_task(emulation.run(hold=False))
+        await asyncio.sleep(0)
+        emulation.pause()
+        emulation.step_on(4)
+        Overlay(emulation).inject(Fault(kind="blackout", target="quito", at_s=0.0))
+        emulation.step_on(2)
+        emulation.seek(START_S + 10.0)
+        assert emulation.blackout_of("quito") == ""
+        emulation.seek(START_S + 50.0)
+        assert emulation.blackout_of("quito") == "quito is in blackout (silent) until it is cleared"
+        emulation.request_stop()
+        await running
+        windows = [(each.start_s - START_S, each.end_s - START_S) for each in read_record(tmp_path).faults()]
+        assert windows == [(40.0, 60.0), (50.0, 60.0)]

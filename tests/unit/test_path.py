@@ -16,8 +16,8 @@ from controller.explain import Route, explain
 from controller.faults import FaultSchedule
 from controller.planner import plan
 from controller.scenario import load_scenario
+from controller.scenario.fault_model import Fault
 from controller.scenario.load import read_source
-from controller.scenario.model import Fault
 from controller.schedule import Schedule
 from controller.timeline import LinkKind, MemoryBlocks, NodeEnd, Timeline
 from controller.timeline_file import TimelineWriter
@@ -27,8 +27,7 @@ from tests.unit.hand_made import timeline as hand_made
 def schedule(sky: Timeline, *targets: str) -> Schedule:
     """A sky under blackouts of these targets from t = 100 s for 100 s."""
     faults = tuple(Fault(kind="blackout", target=target, at_s=100.0, duration_s=100.0) for target in targets)
-    index = {node.name: i for i, node in enumerate(sky.nodes)}
-    return Schedule.of(sky, FaultSchedule(faults, tuple(tuple(index[e] for e in fault.ends) for fault in faults)))
+    return Schedule.of(sky, FaultSchedule(faults, sky.nodes))
 
 
 def without(sky: Timeline, kind: LinkKind, from_s: float, to_s: float) -> Timeline:

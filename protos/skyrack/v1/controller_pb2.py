@@ -26,7 +26,7 @@ from protos.skyrack.v1 import jobs_pb2 as protos_dot_skyrack_dot_v1_dot_jobs__pb
 from protos.skyrack.v1 import objects_pb2 as protos_dot_skyrack_dot_v1_dot_objects__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/skyrack/v1/controller.proto\x12\nskyrack.v1\x1a\x1cprotos/skyrack/v1/jobs.proto\x1a\x1fprotos/skyrack/v1/objects.proto\"\x12\n\x10GetStatusRequest\"\x89\x01\n\nNodeStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06handle\x18\x04 \x01(\t\x12\x10\n\x08links_up\x18\x05 \x01(\x05\x12\x1a\n\x12illumination_ratio\x18\x06 \x01(\x01\x12\x10\n\x08\x62lackout\x18\x07 \x01(\t\"V\n\x0bProbeStatus\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\x12\x18\n\x10\x63ommanded_rtt_us\x18\x03 \x01(\x03\x12\x17\n\x0fmeasured_rtt_us\x18\x04 \x01(\x03\"\xd6\x02\n\tRunStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x0b\n\x03t_s\x18\x04 \x01(\x01\x12\x12\n\nduration_s\x18\x05 \x01(\x01\x12\x0b\n\x03utc\x18\x06 \x01(\t\x12\x0f\n\x07runtime\x18\x07 \x01(\t\x12\x0e\n\x06shaper\x18\x08 \x01(\t\x12\x15\n\rshaper_reason\x18\t \x01(\t\x12\x0c\n\x04step\x18\n \x01(\x05\x12\x10\n\x08overruns\x18\x0b \x01(\x05\x12\x10\n\x08links_up\x18\x0c \x01(\x05\x12\x0f\n\x07isls_up\x18\x11 \x01(\x05\x12\x0f\n\x07out_dir\x18\r \x01(\t\x12%\n\x05nodes\x18\x0e \x03(\x0b\x32\x16.skyrack.v1.NodeStatus\x12\'\n\x06probes\x18\x0f \x03(\x0b\x32\x17.skyrack.v1.ProbeStatus\x12\x0e\n\x06\x66\x61ults\x18\x10 \x03(\t\"M\n\rViaPutRequest\x12\r\n\x03via\x18\x01 \x01(\tH\x00\x12%\n\x03put\x18\x02 \x01(\x0b\x32\x16.skyrack.v1.PutRequestH\x00\x42\x06\n\x04part\"A\n\rViaGetRequest\x12\x0b\n\x03via\x18\x01 \x01(\t\x12#\n\x03get\x18\x02 \x01(\x0b\x32\x16.skyrack.v1.GetRequest\"B\n\x10ViaSubmitRequest\x12\x0b\n\x03via\x18\x01 \x01(\t\x12!\n\x04spec\x18\x02 \x01(\x0b\x32\x13.skyrack.v1.JobSpec\"H\n\x0cJobAtGateway\x12\x0b\n\x03via\x18\x01 \x01(\t\x12\x1c\n\x03job\x18\x02 \x01(\x0b\x32\x0f.skyrack.v1.Job\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"=\n\x13ListAllJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.skyrack.v1.JobAtGateway\"4\n\x0e\x46indJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"\r\n\x0bStopRequest\"\x0e\n\x0cStopResponse2\x95\x04\n\nController\x12@\n\tGetStatus\x12\x1c.skyrack.v1.GetStatusRequest\x1a\x15.skyrack.v1.RunStatus\x12:\n\x03Put\x12\x19.skyrack.v1.ViaPutRequest\x1a\x16.skyrack.v1.ObjectInfo(\x01\x12;\n\x03Get\x12\x19.skyrack.v1.ViaGetRequest\x1a\x17.skyrack.v1.GetResponse0\x01\x12@\n\x06Submit\x12\x1c.skyrack.v1.ViaSubmitRequest\x1a\x18.skyrack.v1.JobAtGateway\x12H\n\x08ListJobs\x12\x1b.skyrack.v1.ListJobsRequest\x1a\x1f.skyrack.v1.ListAllJobsResponse\x12\x42\n\x08WatchJob\x12\x1a.skyrack.v1.FindJobRequest\x1a\x18.skyrack.v1.JobAtGateway0\x01\x12\x41\n\tCancelJob\x12\x1a.skyrack.v1.FindJobRequest\x1a\x18.skyrack.v1.JobAtGateway\x12\x39\n\x04Stop\x12\x17.skyrack.v1.StopRequest\x1a\x18.skyrack.v1.StopResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/skyrack/v1/controller.proto\x12\nskyrack.v1\x1a\x1cprotos/skyrack/v1/jobs.proto\x1a\x1fprotos/skyrack/v1/objects.proto\"\x12\n\x10GetStatusRequest\"\x97\x01\n\nNodeStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06handle\x18\x04 \x01(\t\x12\x10\n\x08links_up\x18\x05 \x01(\x05\x12\x1a\n\x12illumination_ratio\x18\x06 \x01(\x01\x12\x10\n\x08\x62lackout\x18\x07 \x01(\t\x12\x0c\n\x04\x64own\x18\x08 \x01(\t\"V\n\x0bProbeStatus\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\x12\x18\n\x10\x63ommanded_rtt_us\x18\x03 \x01(\x03\x12\x17\n\x0fmeasured_rtt_us\x18\x04 \x01(\x03\"\xb8\x03\n\tRunStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x0b\n\x03t_s\x18\x04 \x01(\x01\x12\x12\n\nduration_s\x18\x05 \x01(\x01\x12\x0b\n\x03utc\x18\x06 \x01(\t\x12\x0f\n\x07runtime\x18\x07 \x01(\t\x12\x0e\n\x06shaper\x18\x08 \x01(\t\x12\x15\n\rshaper_reason\x18\t \x01(\t\x12\x0c\n\x04step\x18\n \x01(\x05\x12\x10\n\x08overruns\x18\x0b \x01(\x05\x12\x10\n\x08links_up\x18\x0c \x01(\x05\x12\x0f\n\x07isls_up\x18\x11 \x01(\x05\x12\x0f\n\x07out_dir\x18\r \x01(\t\x12%\n\x05nodes\x18\x0e \x03(\x0b\x32\x16.skyrack.v1.NodeStatus\x12\'\n\x06probes\x18\x0f \x03(\x0b\x32\x17.skyrack.v1.ProbeStatus\x12\x0e\n\x06\x66\x61ults\x18\x10 \x03(\t\x12\x0f\n\x07start_s\x18\x12 \x01(\x01\x12\x12\n\ntime_scale\x18\x13 \x01(\x01\x12\x0e\n\x06paused\x18\x14 \x01(\x08\x12+\n\toverrides\x18\x15 \x03(\x0b\x32\x18.skyrack.v1.LinkOverride\"\x0e\n\x0cPauseRequest\"\x0f\n\rResumeRequest\"\x1c\n\x0bStepRequest\x12\r\n\x05steps\x18\x01 \x01(\x05\"\x1a\n\x0bSeekRequest\x12\x0b\n\x03t_s\x18\x01 \x01(\x01\"U\n\x08SkyClock\x12\x0b\n\x03t_s\x18\x01 \x01(\x01\x12\x0b\n\x03utc\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12\x11\n\tlast_step\x18\x04 \x01(\x05\x12\x0e\n\x06paused\x18\x05 \x01(\x08\"#\n\x0bLinkRequest\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\"\xac\x01\n\x0cLinkOverride\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\x12\x15\n\x08\x64\x65lay_us\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08rate_bps\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x17\n\nloss_ratio\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x02up\x18\x06 \x01(\x08H\x03\x88\x01\x01\x42\x0b\n\t_delay_usB\x0b\n\t_rate_bpsB\r\n\x0b_loss_ratioB\x05\n\x03_up\"O\n\tLinkState\x12\n\n\x02up\x18\x01 \x01(\x08\x12\x10\n\x08\x64\x65lay_us\x18\x02 \x01(\x03\x12\x10\n\x08rate_bps\x18\x03 \x01(\x03\x12\x12\n\nloss_ratio\x18\x04 \x01(\x01\"\x9c\x02\n\x08LinkView\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0b\n\x03t_s\x18\x04 \x01(\x01\x12\'\n\x08geometry\x18\x05 \x01(\x0b\x32\x15.skyrack.v1.LinkState\x12*\n\x08override\x18\x06 \x01(\x0b\x32\x18.skyrack.v1.LinkOverride\x12(\n\tcommanded\x18\x07 \x01(\x0b\x32\x15.skyrack.v1.LinkState\x12/\n\x10read_back_a_to_b\x18\x08 \x01(\x0b\x32\x15.skyrack.v1.LinkState\x12/\n\x10read_back_b_to_a\x18\t \x01(\x0b\x32\x15.skyrack.v1.LinkState\"B\n\x0b\x43learedLink\x12\x0f\n\x07was_set\x18\x01 \x01(\x08\x12\"\n\x04link\x18\x02 \x01(\x0b\x32\x14.skyrack.v1.LinkView\"\xa2\x03\n\x12InjectFaultRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x35\n\x06region\x18\x03 \x01(\x0b\x32%.skyrack.v1.InjectFaultRequest.Region\x12\x11\n\x04mode\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nduration_s\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rrate_per_hour\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\rextra_delay_s\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x17\n\nrate_ratio\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x17\n\nloss_ratio\x18\t \x01(\x01H\x05\x88\x01\x01\x1aG\n\x06Region\x12\x14\n\x0clatitude_deg\x18\x01 \x01(\x01\x12\x15\n\rlongitude_deg\x18\x02 \x01(\x01\x12\x10\n\x08radius_m\x18\x03 \x01(\x01\x42\x07\n\x05_modeB\r\n\x0b_duration_sB\x10\n\x0e_rate_per_hourB\x10\n\x0e_extra_delay_sB\r\n\x0b_rate_ratioB\r\n\x0b_loss_ratio\")\n\rInjectedFault\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x61t_s\x18\x02 \x01(\x01\"\"\n\x11\x43learFaultRequest\x12\r\n\x05which\x18\x01 \x01(\t\" \n\rClearedFaults\x12\x0f\n\x07\x63leared\x18\x01 \x01(\x05\"\x13\n\x11ListFaultsRequest\"\x93\x01\n\tFaultView\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x0c\n\x04mode\x18\x04 \x01(\t\x12\x0c\n\x04\x61t_s\x18\x05 \x01(\x01\x12\x14\n\x07until_s\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06\x61\x63tive\x18\x07 \x01(\x08\x12\x0e\n\x06origin\x18\x08 \x01(\tB\n\n\x08_until_s\";\n\x12ListFaultsResponse\x12%\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x15.skyrack.v1.FaultView\"3\n\x0cProbeRequest\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\"\"\n\x10\x46indPortsRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\"7\n\tPanelPort\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"9\n\x11\x46indPortsResponse\x12$\n\x05ports\x18\x01 \x03(\x0b\x32\x15.skyrack.v1.PanelPort\"M\n\rViaPutRequest\x12\r\n\x03via\x18\x01 \x01(\tH\x00\x12%\n\x03put\x18\x02 \x01(\x0b\x32\x16.skyrack.v1.PutRequestH\x00\x42\x06\n\x04part\"A\n\rViaGetRequest\x12\x0b\n\x03via\x18\x01 \x01(\t\x12#\n\x03get\x18\x02 \x01(\x0b\x32\x16.skyrack.v1.GetRequest\"B\n\x10ViaSubmitRequest\x12\x0b\n\x03via\x18\x01 \x01(\t\x12!\n\x04spec\x18\x02 \x01(\x0b\x32\x13.skyrack.v1.JobSpec\"H\n\x0cJobAtGateway\x12\x0b\n\x03via\x18\x01 \x01(\t\x12\x1c\n\x03job\x18\x02 \x01(\x0b\x32\x0f.skyrack.v1.Job\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"=\n\x13ListAllJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.skyrack.v1.JobAtGateway\"4\n\x0e\x46indJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"\r\n\x0bStopRequest\"\x0e\n\x0cStopResponse2\x93\n\n\nController\x12@\n\tGetStatus\x12\x1c.skyrack.v1.GetStatusRequest\x1a\x15.skyrack.v1.RunStatus\x12:\n\x03Put\x12\x19.skyrack.v1.ViaPutRequest\x1a\x16.skyrack.v1.ObjectInfo(\x01\x12;\n\x03Get\x12\x19.skyrack.v1.ViaGetRequest\x1a\x17.skyrack.v1.GetResponse0\x01\x12@\n\x06Submit\x12\x1c.skyrack.v1.ViaSubmitRequest\x1a\x18.skyrack.v1.JobAtGateway\x12H\n\x08ListJobs\x12\x1b.skyrack.v1.ListJobsRequest\x1a\x1f.skyrack.v1.ListAllJobsResponse\x12\x42\n\x08WatchJob\x12\x1a.skyrack.v1.FindJobRequest\x1a\x18.skyrack.v1.JobAtGateway0\x01\x12\x41\n\tCancelJob\x12\x1a.skyrack.v1.FindJobRequest\x1a\x18.skyrack.v1.JobAtGateway\x12\x37\n\x05Pause\x12\x18.skyrack.v1.PauseRequest\x1a\x14.skyrack.v1.SkyClock\x12\x39\n\x06Resume\x12\x19.skyrack.v1.ResumeRequest\x1a\x14.skyrack.v1.SkyClock\x12\x35\n\x04Step\x12\x17.skyrack.v1.StepRequest\x1a\x14.skyrack.v1.SkyClock\x12\x35\n\x04Seek\x12\x17.skyrack.v1.SeekRequest\x1a\x14.skyrack.v1.SkyClock\x12\x39\n\x08ShowLink\x12\x17.skyrack.v1.LinkRequest\x1a\x14.skyrack.v1.LinkView\x12\x39\n\x07SetLink\x12\x18.skyrack.v1.LinkOverride\x1a\x14.skyrack.v1.LinkView\x12=\n\tClearLink\x12\x17.skyrack.v1.LinkRequest\x1a\x17.skyrack.v1.ClearedLink\x12H\n\x0bInjectFault\x12\x1e.skyrack.v1.InjectFaultRequest\x1a\x19.skyrack.v1.InjectedFault\x12\x46\n\nClearFault\x12\x1d.skyrack.v1.ClearFaultRequest\x1a\x19.skyrack.v1.ClearedFaults\x12K\n\nListFaults\x12\x1d.skyrack.v1.ListFaultsRequest\x1a\x1e.skyrack.v1.ListFaultsResponse\x12<\n\x05Probe\x12\x18.skyrack.v1.ProbeRequest\x1a\x17.skyrack.v1.ProbeStatus0\x01\x12H\n\tFindPorts\x12\x1c.skyrack.v1.FindPortsRequest\x1a\x1d.skyrack.v1.FindPortsResponse\x12\x39\n\x04Stop\x12\x17.skyrack.v1.StopRequest\x1a\x18.skyrack.v1.StopResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,27 +36,71 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=113
   _globals['_GETSTATUSREQUEST']._serialized_end=131
   _globals['_NODESTATUS']._serialized_start=134
-  _globals['_NODESTATUS']._serialized_end=271
-  _globals['_PROBESTATUS']._serialized_start=273
-  _globals['_PROBESTATUS']._serialized_end=359
-  _globals['_RUNSTATUS']._serialized_start=362
-  _globals['_RUNSTATUS']._serialized_end=704
-  _globals['_VIAPUTREQUEST']._serialized_start=706
-  _globals['_VIAPUTREQUEST']._serialized_end=783
-  _globals['_VIAGETREQUEST']._serialized_start=785
-  _globals['_VIAGETREQUEST']._serialized_end=850
-  _globals['_VIASUBMITREQUEST']._serialized_start=852
-  _globals['_VIASUBMITREQUEST']._serialized_end=918
-  _globals['_JOBATGATEWAY']._serialized_start=920
-  _globals['_JOBATGATEWAY']._serialized_end=992
-  _globals['_LISTALLJOBSRESPONSE']._serialized_start=994
-  _globals['_LISTALLJOBSRESPONSE']._serialized_end=1055
-  _globals['_FINDJOBREQUEST']._serialized_start=1057
-  _globals['_FINDJOBREQUEST']._serialized_end=1109
-  _globals['_STOPREQUEST']._serialized_start=1111
-  _globals['_STOPREQUEST']._serialized_end=1124
-  _globals['_STOPRESPONSE']._serialized_start=1126
-  _globals['_STOPRESPONSE']._serialized_end=1140
-  _globals['_CONTROLLER']._serialized_start=1143
-  _globals['_CONTROLLER']._serialized_end=1676
+  _globals['_NODESTATUS']._serialized_end=285
+  _globals['_PROBESTATUS']._serialized_start=287
+  _globals['_PROBESTATUS']._serialized_end=373
+  _globals['_RUNSTATUS']._serialized_start=376
+  _globals['_RUNSTATUS']._serialized_end=816
+  _globals['_PAUSEREQUEST']._serialized_start=818
+  _globals['_PAUSEREQUEST']._serialized_end=832
+  _globals['_RESUMEREQUEST']._serialized_start=834
+  _globals['_RESUMEREQUEST']._serialized_end=849
+  _globals['_STEPREQUEST']._serialized_start=851
+  _globals['_STEPREQUEST']._serialized_end=879
+  _globals['_SEEKREQUEST']._serialized_start=881
+  _globals['_SEEKREQUEST']._serialized_end=907
+  _globals['_SKYCLOCK']._serialized_start=909
+  _globals['_SKYCLOCK']._serialized_end=994
+  _globals['_LINKREQUEST']._serialized_start=996
+  _globals['_LINKREQUEST']._serialized_end=1031
+  _globals['_LINKOVERRIDE']._serialized_start=1034
+  _globals['_LINKOVERRIDE']._serialized_end=1206
+  _globals['_LINKSTATE']._serialized_start=1208
+  _globals['_LINKSTATE']._serialized_end=1287
+  _globals['_LINKVIEW']._serialized_start=1290
+  _globals['_LINKVIEW']._serialized_end=1574
+  _globals['_CLEAREDLINK']._serialized_start=1576
+  _globals['_CLEAREDLINK']._serialized_end=1642
+  _globals['_INJECTFAULTREQUEST']._serialized_start=1645
+  _globals['_INJECTFAULTREQUEST']._serialized_end=2063
+  _globals['_INJECTFAULTREQUEST_REGION']._serialized_start=1902
+  _globals['_INJECTFAULTREQUEST_REGION']._serialized_end=1973
+  _globals['_INJECTEDFAULT']._serialized_start=2065
+  _globals['_INJECTEDFAULT']._serialized_end=2106
+  _globals['_CLEARFAULTREQUEST']._serialized_start=2108
+  _globals['_CLEARFAULTREQUEST']._serialized_end=2142
+  _globals['_CLEAREDFAULTS']._serialized_start=2144
+  _globals['_CLEAREDFAULTS']._serialized_end=2176
+  _globals['_LISTFAULTSREQUEST']._serialized_start=2178
+  _globals['_LISTFAULTSREQUEST']._serialized_end=2197
+  _globals['_FAULTVIEW']._serialized_start=2200
+  _globals['_FAULTVIEW']._serialized_end=2347
+  _globals['_LISTFAULTSRESPONSE']._serialized_start=2349
+  _globals['_LISTFAULTSRESPONSE']._serialized_end=2408
+  _globals['_PROBEREQUEST']._serialized_start=2410
+  _globals['_PROBEREQUEST']._serialized_end=2461
+  _globals['_FINDPORTSREQUEST']._serialized_start=2463
+  _globals['_FINDPORTSREQUEST']._serialized_end=2497
+  _globals['_PANELPORT']._serialized_start=2499
+  _globals['_PANELPORT']._serialized_end=2554
+  _globals['_FINDPORTSRESPONSE']._serialized_start=2556
+  _globals['_FINDPORTSRESPONSE']._serialized_end=2613
+  _globals['_VIAPUTREQUEST']._serialized_start=2615
+  _globals['_VIAPUTREQUEST']._serialized_end=2692
+  _globals['_VIAGETREQUEST']._serialized_start=2694
+  _globals['_VIAGETREQUEST']._serialized_end=2759
+  _globals['_VIASUBMITREQUEST']._serialized_start=2761
+  _globals['_VIASUBMITREQUEST']._serialized_end=2827
+  _globals['_JOBATGATEWAY']._serialized_start=2829
+  _globals['_JOBATGATEWAY']._serialized_end=2901
+  _globals['_LISTALLJOBSRESPONSE']._serialized_start=2903
+  _globals['_LISTALLJOBSRESPONSE']._serialized_end=2964
+  _globals['_FINDJOBREQUEST']._serialized_start=2966
+  _globals['_FINDJOBREQUEST']._serialized_end=3018
+  _globals['_STOPREQUEST']._serialized_start=3020
+  _globals['_STOPREQUEST']._serialized_end=3033
+  _globals['_STOPRESPONSE']._serialized_start=3035
+  _globals['_STOPRESPONSE']._serialized_end=3049
+  _globals['_CONTROLLER']._serialized_start=3052
+  _globals['_CONTROLLER']._serialized_end=4351
 # @@protoc_insertion_point(module_scope)

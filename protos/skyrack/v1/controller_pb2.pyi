@@ -46,6 +46,7 @@ class NodeStatus(_message.Message):
     LINKS_UP_FIELD_NUMBER: _builtins.int
     ILLUMINATION_RATIO_FIELD_NUMBER: _builtins.int
     BLACKOUT_FIELD_NUMBER: _builtins.int
+    DOWN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: _builtins.str
     address: _builtins.str
@@ -55,6 +56,8 @@ class NodeStatus(_message.Message):
     illumination_ratio: _builtins.float
     blackout: _builtins.str
     """The cause, when the node is in blackout."""
+    down: _builtins.str
+    """Since when and why, when the node is down: it has left the sky, or a fault has put it down."""
     def __init__(
         self,
         *,
@@ -65,10 +68,11 @@ class NodeStatus(_message.Message):
         links_up: _builtins.int = ...,
         illumination_ratio: _builtins.float = ...,
         blackout: _builtins.str = ...,
+        down: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "blackout", b"blackout", "handle", b"handle", "illumination_ratio", b"illumination_ratio", "links_up", b"links_up", "name", b"name", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "blackout", b"blackout", "down", b"down", "handle", b"handle", "illumination_ratio", b"illumination_ratio", "links_up", b"links_up", "name", b"name", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -125,6 +129,10 @@ class RunStatus(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
     FAULTS_FIELD_NUMBER: _builtins.int
+    START_S_FIELD_NUMBER: _builtins.int
+    TIME_SCALE_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     scenario: _builtins.str
     phase: _builtins.str
@@ -139,12 +147,20 @@ class RunStatus(_message.Message):
     links_up: _builtins.int
     isls_up: _builtins.int
     out_dir: _builtins.str
+    start_s: _builtins.float
+    """Where the run began, since the epoch."""
+    time_scale: _builtins.float
+    """Seconds of the sky a second of the clock."""
+    paused: _builtins.bool
+    """The sky's clock stands; packets go on."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeStatus]: ...
     @_builtins.property
     def probes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProbeStatus]: ...
     @_builtins.property
     def faults(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkOverride]: ...
     def __init__(
         self,
         *,
@@ -165,14 +181,632 @@ class RunStatus(_message.Message):
         nodes: _abc.Iterable[Global___NodeStatus] | None = ...,
         probes: _abc.Iterable[Global___ProbeStatus] | None = ...,
         faults: _abc.Iterable[_builtins.str] | None = ...,
+        start_s: _builtins.float = ...,
+        time_scale: _builtins.float = ...,
+        paused: _builtins.bool = ...,
+        overrides: _abc.Iterable[Global___LinkOverride] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_s", b"duration_s", "faults", b"faults", "isls_up", b"isls_up", "links_up", b"links_up", "nodes", b"nodes", "out_dir", b"out_dir", "overruns", b"overruns", "phase", b"phase", "probes", b"probes", "run_id", b"run_id", "runtime", b"runtime", "scenario", b"scenario", "shaper", b"shaper", "shaper_reason", b"shaper_reason", "step", b"step", "t_s", b"t_s", "utc", b"utc"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_s", b"duration_s", "faults", b"faults", "isls_up", b"isls_up", "links_up", b"links_up", "nodes", b"nodes", "out_dir", b"out_dir", "overrides", b"overrides", "overruns", b"overruns", "paused", b"paused", "phase", b"phase", "probes", b"probes", "run_id", b"run_id", "runtime", b"runtime", "scenario", b"scenario", "shaper", b"shaper", "shaper_reason", b"shaper_reason", "start_s", b"start_s", "step", b"step", "t_s", b"t_s", "time_scale", b"time_scale", "utc", b"utc"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunStatus: _TypeAlias = RunStatus  # noqa: Y015
+
+@_typing.final
+class PauseRequest(_message.Message):
+    """--- the sky's clock ---"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseRequest: _TypeAlias = PauseRequest  # noqa: Y015
+
+@_typing.final
+class ResumeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRequest: _TypeAlias = ResumeRequest  # noqa: Y015
+
+@_typing.final
+class StepRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    steps: _builtins.int
+    """How many steps to go on, 1 or more."""
+    def __init__(
+        self,
+        *,
+        steps: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepRequest: _TypeAlias = StepRequest  # noqa: Y015
+
+@_typing.final
+class SeekRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    T_S_FIELD_NUMBER: _builtins.int
+    t_s: _builtins.float
+    """Seconds since the epoch, from the first step to the last."""
+    def __init__(
+        self,
+        *,
+        t_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["t_s", b"t_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeekRequest: _TypeAlias = SeekRequest  # noqa: Y015
+
+@_typing.final
+class SkyClock(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    T_S_FIELD_NUMBER: _builtins.int
+    UTC_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    LAST_STEP_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    t_s: _builtins.float
+    utc: _builtins.str
+    step: _builtins.int
+    last_step: _builtins.int
+    paused: _builtins.bool
+    def __init__(
+        self,
+        *,
+        t_s: _builtins.float = ...,
+        utc: _builtins.str = ...,
+        step: _builtins.int = ...,
+        last_step: _builtins.int = ...,
+        paused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_step", b"last_step", "paused", b"paused", "step", b"step", "t_s", b"t_s", "utc", b"utc"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkyClock: _TypeAlias = SkyClock  # noqa: Y015
+
+@_typing.final
+class LinkRequest(_message.Message):
+    """--- links ---"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    A_FIELD_NUMBER: _builtins.int
+    B_FIELD_NUMBER: _builtins.int
+    a: _builtins.str
+    b: _builtins.str
+    def __init__(
+        self,
+        *,
+        a: _builtins.str = ...,
+        b: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "b", b"b"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkRequest: _TypeAlias = LinkRequest  # noqa: Y015
+
+@_typing.final
+class LinkOverride(_message.Message):
+    """What a link shall be over geometry and faults; what is left out stays as they have it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    A_FIELD_NUMBER: _builtins.int
+    B_FIELD_NUMBER: _builtins.int
+    DELAY_US_FIELD_NUMBER: _builtins.int
+    RATE_BPS_FIELD_NUMBER: _builtins.int
+    LOSS_RATIO_FIELD_NUMBER: _builtins.int
+    UP_FIELD_NUMBER: _builtins.int
+    a: _builtins.str
+    b: _builtins.str
+    delay_us: _builtins.int
+    rate_bps: _builtins.int
+    loss_ratio: _builtins.float
+    up: _builtins.bool
+    def __init__(
+        self,
+        *,
+        a: _builtins.str = ...,
+        b: _builtins.str = ...,
+        delay_us: _builtins.int | None = ...,
+        rate_bps: _builtins.int | None = ...,
+        loss_ratio: _builtins.float | None = ...,
+        up: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_delay_us", b"_delay_us", "_loss_ratio", b"_loss_ratio", "_rate_bps", b"_rate_bps", "_up", b"_up", "delay_us", b"delay_us", "loss_ratio", b"loss_ratio", "rate_bps", b"rate_bps", "up", b"up"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delay_us", b"_delay_us", "_loss_ratio", b"_loss_ratio", "_rate_bps", b"_rate_bps", "_up", b"_up", "a", b"a", "b", b"b", "delay_us", b"delay_us", "loss_ratio", b"loss_ratio", "rate_bps", b"rate_bps", "up", b"up"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__delay_us: _TypeAlias = _typing.Literal["delay_us"]  # noqa: Y015
+    _WhichOneofArgType__delay_us: _TypeAlias = _typing.Literal["_delay_us", b"_delay_us"]  # noqa: Y015
+    _WhichOneofReturnType__loss_ratio: _TypeAlias = _typing.Literal["loss_ratio"]  # noqa: Y015
+    _WhichOneofArgType__loss_ratio: _TypeAlias = _typing.Literal["_loss_ratio", b"_loss_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__rate_bps: _TypeAlias = _typing.Literal["rate_bps"]  # noqa: Y015
+    _WhichOneofArgType__rate_bps: _TypeAlias = _typing.Literal["_rate_bps", b"_rate_bps"]  # noqa: Y015
+    _WhichOneofReturnType__up: _TypeAlias = _typing.Literal["up"]  # noqa: Y015
+    _WhichOneofArgType__up: _TypeAlias = _typing.Literal["_up", b"_up"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delay_us) -> _WhichOneofReturnType__delay_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loss_ratio) -> _WhichOneofReturnType__loss_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_bps) -> _WhichOneofReturnType__rate_bps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__up) -> _WhichOneofReturnType__up | None: ...
+
+Global___LinkOverride: _TypeAlias = LinkOverride  # noqa: Y015
+
+@_typing.final
+class LinkState(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UP_FIELD_NUMBER: _builtins.int
+    DELAY_US_FIELD_NUMBER: _builtins.int
+    RATE_BPS_FIELD_NUMBER: _builtins.int
+    LOSS_RATIO_FIELD_NUMBER: _builtins.int
+    up: _builtins.bool
+    delay_us: _builtins.int
+    """Of a link that is up, one way."""
+    rate_bps: _builtins.int
+    loss_ratio: _builtins.float
+    def __init__(
+        self,
+        *,
+        up: _builtins.bool = ...,
+        delay_us: _builtins.int = ...,
+        rate_bps: _builtins.int = ...,
+        loss_ratio: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay_us", b"delay_us", "loss_ratio", b"loss_ratio", "rate_bps", b"rate_bps", "up", b"up"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkState: _TypeAlias = LinkState  # noqa: Y015
+
+@_typing.final
+class LinkView(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    A_FIELD_NUMBER: _builtins.int
+    B_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    T_S_FIELD_NUMBER: _builtins.int
+    GEOMETRY_FIELD_NUMBER: _builtins.int
+    OVERRIDE_FIELD_NUMBER: _builtins.int
+    COMMANDED_FIELD_NUMBER: _builtins.int
+    READ_BACK_A_TO_B_FIELD_NUMBER: _builtins.int
+    READ_BACK_B_TO_A_FIELD_NUMBER: _builtins.int
+    a: _builtins.str
+    b: _builtins.str
+    kind: _builtins.str
+    """"isl" or "gsl"."""
+    t_s: _builtins.float
+    @_builtins.property
+    def geometry(self) -> Global___LinkState: ...
+    @_builtins.property
+    def override(self) -> Global___LinkOverride:
+        """Absent where the link is not set."""
+
+    @_builtins.property
+    def commanded(self) -> Global___LinkState:
+        """Geometry under faults and override."""
+
+    @_builtins.property
+    def read_back_a_to_b(self) -> Global___LinkState:
+        """What the shaper has in force, each way."""
+
+    @_builtins.property
+    def read_back_b_to_a(self) -> Global___LinkState: ...
+    def __init__(
+        self,
+        *,
+        a: _builtins.str = ...,
+        b: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        t_s: _builtins.float = ...,
+        geometry: Global___LinkState | None = ...,
+        override: Global___LinkOverride | None = ...,
+        commanded: Global___LinkState | None = ...,
+        read_back_a_to_b: Global___LinkState | None = ...,
+        read_back_b_to_a: Global___LinkState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commanded", b"commanded", "geometry", b"geometry", "override", b"override", "read_back_a_to_b", b"read_back_a_to_b", "read_back_b_to_a", b"read_back_b_to_a"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "b", b"b", "commanded", b"commanded", "geometry", b"geometry", "kind", b"kind", "override", b"override", "read_back_a_to_b", b"read_back_a_to_b", "read_back_b_to_a", b"read_back_b_to_a", "t_s", b"t_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkView: _TypeAlias = LinkView  # noqa: Y015
+
+@_typing.final
+class ClearedLink(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAS_SET_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
+    was_set: _builtins.bool
+    @_builtins.property
+    def link(self) -> Global___LinkView: ...
+    def __init__(
+        self,
+        *,
+        was_set: _builtins.bool = ...,
+        link: Global___LinkView | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["link", b"link"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["link", b"link", "was_set", b"was_set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearedLink: _TypeAlias = ClearedLink  # noqa: Y015
+
+@_typing.final
+class InjectFaultRequest(_message.Message):
+    """--- faults ---
+
+    As a [[fault]] of the scenario file, from now on. Exactly one of target and region.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Region(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LATITUDE_DEG_FIELD_NUMBER: _builtins.int
+        LONGITUDE_DEG_FIELD_NUMBER: _builtins.int
+        RADIUS_M_FIELD_NUMBER: _builtins.int
+        latitude_deg: _builtins.float
+        longitude_deg: _builtins.float
+        radius_m: _builtins.float
+        def __init__(
+            self,
+            *,
+            latitude_deg: _builtins.float = ...,
+            longitude_deg: _builtins.float = ...,
+            radius_m: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["latitude_deg", b"latitude_deg", "longitude_deg", b"longitude_deg", "radius_m", b"radius_m"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    DURATION_S_FIELD_NUMBER: _builtins.int
+    RATE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    EXTRA_DELAY_S_FIELD_NUMBER: _builtins.int
+    RATE_RATIO_FIELD_NUMBER: _builtins.int
+    LOSS_RATIO_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    target: _builtins.str
+    mode: _builtins.str
+    duration_s: _builtins.float
+    rate_per_hour: _builtins.float
+    extra_delay_s: _builtins.float
+    rate_ratio: _builtins.float
+    loss_ratio: _builtins.float
+    @_builtins.property
+    def region(self) -> Global___InjectFaultRequest.Region: ...
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        target: _builtins.str = ...,
+        region: Global___InjectFaultRequest.Region | None = ...,
+        mode: _builtins.str | None = ...,
+        duration_s: _builtins.float | None = ...,
+        rate_per_hour: _builtins.float | None = ...,
+        extra_delay_s: _builtins.float | None = ...,
+        rate_ratio: _builtins.float | None = ...,
+        loss_ratio: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_duration_s", b"_duration_s", "_extra_delay_s", b"_extra_delay_s", "_loss_ratio", b"_loss_ratio", "_mode", b"_mode", "_rate_per_hour", b"_rate_per_hour", "_rate_ratio", b"_rate_ratio", "duration_s", b"duration_s", "extra_delay_s", b"extra_delay_s", "loss_ratio", b"loss_ratio", "mode", b"mode", "rate_per_hour", b"rate_per_hour", "rate_ratio", b"rate_ratio", "region", b"region"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration_s", b"_duration_s", "_extra_delay_s", b"_extra_delay_s", "_loss_ratio", b"_loss_ratio", "_mode", b"_mode", "_rate_per_hour", b"_rate_per_hour", "_rate_ratio", b"_rate_ratio", "duration_s", b"duration_s", "extra_delay_s", b"extra_delay_s", "kind", b"kind", "loss_ratio", b"loss_ratio", "mode", b"mode", "rate_per_hour", b"rate_per_hour", "rate_ratio", b"rate_ratio", "region", b"region", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__duration_s: _TypeAlias = _typing.Literal["duration_s"]  # noqa: Y015
+    _WhichOneofArgType__duration_s: _TypeAlias = _typing.Literal["_duration_s", b"_duration_s"]  # noqa: Y015
+    _WhichOneofReturnType__extra_delay_s: _TypeAlias = _typing.Literal["extra_delay_s"]  # noqa: Y015
+    _WhichOneofArgType__extra_delay_s: _TypeAlias = _typing.Literal["_extra_delay_s", b"_extra_delay_s"]  # noqa: Y015
+    _WhichOneofReturnType__loss_ratio: _TypeAlias = _typing.Literal["loss_ratio"]  # noqa: Y015
+    _WhichOneofArgType__loss_ratio: _TypeAlias = _typing.Literal["_loss_ratio", b"_loss_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    _WhichOneofReturnType__rate_per_hour: _TypeAlias = _typing.Literal["rate_per_hour"]  # noqa: Y015
+    _WhichOneofArgType__rate_per_hour: _TypeAlias = _typing.Literal["_rate_per_hour", b"_rate_per_hour"]  # noqa: Y015
+    _WhichOneofReturnType__rate_ratio: _TypeAlias = _typing.Literal["rate_ratio"]  # noqa: Y015
+    _WhichOneofArgType__rate_ratio: _TypeAlias = _typing.Literal["_rate_ratio", b"_rate_ratio"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__duration_s) -> _WhichOneofReturnType__duration_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__extra_delay_s) -> _WhichOneofReturnType__extra_delay_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loss_ratio) -> _WhichOneofReturnType__loss_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_per_hour) -> _WhichOneofReturnType__rate_per_hour | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_ratio) -> _WhichOneofReturnType__rate_ratio | None: ...
+
+Global___InjectFaultRequest: _TypeAlias = InjectFaultRequest  # noqa: Y015
+
+@_typing.final
+class InjectedFault(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    AT_S_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    at_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        at_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_s", b"at_s", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InjectedFault: _TypeAlias = InjectedFault  # noqa: Y015
+
+@_typing.final
+class ClearFaultRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHICH_FIELD_NUMBER: _builtins.int
+    which: _builtins.str
+    """A fault's id, or a target."""
+    def __init__(
+        self,
+        *,
+        which: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["which", b"which"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearFaultRequest: _TypeAlias = ClearFaultRequest  # noqa: Y015
+
+@_typing.final
+class ClearedFaults(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEARED_FIELD_NUMBER: _builtins.int
+    cleared: _builtins.int
+    def __init__(
+        self,
+        *,
+        cleared: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleared", b"cleared"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearedFaults: _TypeAlias = ClearedFaults  # noqa: Y015
+
+@_typing.final
+class ListFaultsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFaultsRequest: _TypeAlias = ListFaultsRequest  # noqa: Y015
+
+@_typing.final
+class FaultView(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    AT_S_FIELD_NUMBER: _builtins.int
+    UNTIL_S_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    kind: _builtins.str
+    target: _builtins.str
+    mode: _builtins.str
+    at_s: _builtins.float
+    until_s: _builtins.float
+    """Absent where it stays until it is cleared."""
+    active: _builtins.bool
+    origin: _builtins.str
+    """"scenario", "rate" or "injected"."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        target: _builtins.str = ...,
+        mode: _builtins.str = ...,
+        at_s: _builtins.float = ...,
+        until_s: _builtins.float | None = ...,
+        active: _builtins.bool = ...,
+        origin: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_until_s", b"_until_s", "until_s", b"until_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until_s", b"_until_s", "active", b"active", "at_s", b"at_s", "id", b"id", "kind", b"kind", "mode", b"mode", "origin", b"origin", "target", b"target", "until_s", b"until_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__until_s: _TypeAlias = _typing.Literal["until_s"]  # noqa: Y015
+    _WhichOneofArgType__until_s: _TypeAlias = _typing.Literal["_until_s", b"_until_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until_s) -> _WhichOneofReturnType__until_s | None: ...
+
+Global___FaultView: _TypeAlias = FaultView  # noqa: Y015
+
+@_typing.final
+class ListFaultsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___FaultView]: ...
+    def __init__(
+        self,
+        *,
+        faults: _abc.Iterable[Global___FaultView] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faults", b"faults"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFaultsResponse: _TypeAlias = ListFaultsResponse  # noqa: Y015
+
+@_typing.final
+class ProbeRequest(_message.Message):
+    """--- measuring ---"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    A_FIELD_NUMBER: _builtins.int
+    B_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    a: _builtins.str
+    b: _builtins.str
+    count: _builtins.int
+    """From 1 to 1000."""
+    def __init__(
+        self,
+        *,
+        a: _builtins.str = ...,
+        b: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "b", b"b", "count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbeRequest: _TypeAlias = ProbeRequest  # noqa: Y015
+
+@_typing.final
+class FindPortsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """A node, or "a~b" for a link that geometry has now."""
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindPortsRequest: _TypeAlias = FindPortsRequest  # noqa: Y015
+
+@_typing.final
+class PanelPort(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    node: _builtins.str
+    name: _builtins.str
+    """Its name in the node."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        node: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "node", b"node", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PanelPort: _TypeAlias = PanelPort  # noqa: Y015
+
+@_typing.final
+class FindPortsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PanelPort]: ...
+    def __init__(
+        self,
+        *,
+        ports: _abc.Iterable[Global___PanelPort] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ports", b"ports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindPortsResponse: _TypeAlias = FindPortsResponse  # noqa: Y015
 
 @_typing.final
 class ViaPutRequest(_message.Message):

@@ -71,6 +71,66 @@ class ControllerStub:
                 request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.SerializeToString,
                 response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.FromString,
                 _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/skyrack.v1.Controller/Pause',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.PauseRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.SkyClock.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/skyrack.v1.Controller/Resume',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.SkyClock.FromString,
+                _registered_method=True)
+        self.Step = channel.unary_unary(
+                '/skyrack.v1.Controller/Step',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.StepRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.SkyClock.FromString,
+                _registered_method=True)
+        self.Seek = channel.unary_unary(
+                '/skyrack.v1.Controller/Seek',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.SeekRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.SkyClock.FromString,
+                _registered_method=True)
+        self.ShowLink = channel.unary_unary(
+                '/skyrack.v1.Controller/ShowLink',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkView.FromString,
+                _registered_method=True)
+        self.SetLink = channel.unary_unary(
+                '/skyrack.v1.Controller/SetLink',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkOverride.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkView.FromString,
+                _registered_method=True)
+        self.ClearLink = channel.unary_unary(
+                '/skyrack.v1.Controller/ClearLink',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ClearedLink.FromString,
+                _registered_method=True)
+        self.InjectFault = channel.unary_unary(
+                '/skyrack.v1.Controller/InjectFault',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.InjectFaultRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.InjectedFault.FromString,
+                _registered_method=True)
+        self.ClearFault = channel.unary_unary(
+                '/skyrack.v1.Controller/ClearFault',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ClearFaultRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ClearedFaults.FromString,
+                _registered_method=True)
+        self.ListFaults = channel.unary_unary(
+                '/skyrack.v1.Controller/ListFaults',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ListFaultsRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ListFaultsResponse.FromString,
+                _registered_method=True)
+        self.Probe = channel.unary_stream(
+                '/skyrack.v1.Controller/Probe',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ProbeRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ProbeStatus.FromString,
+                _registered_method=True)
+        self.FindPorts = channel.unary_unary(
+                '/skyrack.v1.Controller/FindPorts',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindPortsRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindPortsResponse.FromString,
+                _registered_method=True)
         self.Stop = channel.unary_unary(
                 '/skyrack.v1.Controller/Stop',
                 request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.StopRequest.SerializeToString,
@@ -126,6 +186,91 @@ class ControllerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pause(self, request, context):
+        """The calls below need a run whose nodes are up: FAILED_PRECONDITION before. INVALID_ARGUMENT names what is wrong of
+        a request. What they change holds when they answer, and is written into the record.
+
+        Let the sky stand: links stay as they are, packets go on. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Let it go on from where it stands. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Step(self, request, context):
+        """Go some steps on, as one change, to the last one at most. INVALID_ARGUMENT unless the sky is paused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Seek(self, request, context):
+        """Go to a moment, forth or back, as one change; the sky goes on from there, or stands there if it is paused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowLink(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLink(self, request, context):
+        """Have the links between two nodes so until they are cleared; takes the place of what was set before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearLink(self, request, context):
+        """Leave them to geometry and faults again. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InjectFault(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearFault(self, request, context):
+        """End faults for good. INVALID_ARGUMENT where there is none of that name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFaults(self, request, context):
+        """Those that are in force or to come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Probe(self, request, context):
+        """Measure round trips now, each as it is settled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindPorts(self, request, context):
+        """The panel's ports of a node or a link, for who listens there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Stop(self, request, context):
         """Ask the run to end now: it writes its report and removes what it made. Answers at once.
         """
@@ -170,6 +315,66 @@ def add_ControllerServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.FromString,
                     response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.PauseRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.SkyClock.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ResumeRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.SkyClock.SerializeToString,
+            ),
+            'Step': grpc.unary_unary_rpc_method_handler(
+                    servicer.Step,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.StepRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.SkyClock.SerializeToString,
+            ),
+            'Seek': grpc.unary_unary_rpc_method_handler(
+                    servicer.Seek,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.SeekRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.SkyClock.SerializeToString,
+            ),
+            'ShowLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowLink,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkView.SerializeToString,
+            ),
+            'SetLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLink,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkOverride.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkView.SerializeToString,
+            ),
+            'ClearLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearLink,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ClearedLink.SerializeToString,
+            ),
+            'InjectFault': grpc.unary_unary_rpc_method_handler(
+                    servicer.InjectFault,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.InjectFaultRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.InjectedFault.SerializeToString,
+            ),
+            'ClearFault': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearFault,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ClearFaultRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ClearedFaults.SerializeToString,
+            ),
+            'ListFaults': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFaults,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ListFaultsRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ListFaultsResponse.SerializeToString,
+            ),
+            'Probe': grpc.unary_stream_rpc_method_handler(
+                    servicer.Probe,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ProbeRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ProbeStatus.SerializeToString,
+            ),
+            'FindPorts': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindPorts,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindPortsRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindPortsResponse.SerializeToString,
             ),
             'Stop': grpc.unary_unary_rpc_method_handler(
                     servicer.Stop,
@@ -366,6 +571,330 @@ class Controller:
             '/skyrack.v1.Controller/CancelJob',
             protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.SerializeToString,
             protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/Pause',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.PauseRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.SkyClock.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/Resume',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ResumeRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.SkyClock.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Step(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/Step',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.StepRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.SkyClock.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Seek(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/Seek',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.SeekRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.SkyClock.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/ShowLink',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkView.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/SetLink',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkOverride.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkView.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/ClearLink',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.LinkRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ClearedLink.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InjectFault(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/InjectFault',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.InjectFaultRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.InjectedFault.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearFault(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/ClearFault',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ClearFaultRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ClearedFaults.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/ListFaults',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ListFaultsRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ListFaultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Probe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/skyrack.v1.Controller/Probe',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ProbeRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ProbeStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindPorts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/FindPorts',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.FindPortsRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.FindPortsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,32 @@ class ControllerStub:
     """Jobs of all gateways, oldest first."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]
     CancelJob: _grpc.UnaryUnaryMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]
+    Pause: _grpc.UnaryUnaryMultiCallable[_controller_pb2.PauseRequest, _controller_pb2.SkyClock]
+    """The calls below need a run whose nodes are up: FAILED_PRECONDITION before. INVALID_ARGUMENT names what is wrong of
+    a request. What they change holds when they answer, and is written into the record.
+
+    Let the sky stand: links stay as they are, packets go on. Idempotent.
+    """
+    Resume: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ResumeRequest, _controller_pb2.SkyClock]
+    """Let it go on from where it stands. Idempotent."""
+    Step: _grpc.UnaryUnaryMultiCallable[_controller_pb2.StepRequest, _controller_pb2.SkyClock]
+    """Go some steps on, as one change, to the last one at most. INVALID_ARGUMENT unless the sky is paused."""
+    Seek: _grpc.UnaryUnaryMultiCallable[_controller_pb2.SeekRequest, _controller_pb2.SkyClock]
+    """Go to a moment, forth or back, as one change; the sky goes on from there, or stands there if it is paused."""
+    ShowLink: _grpc.UnaryUnaryMultiCallable[_controller_pb2.LinkRequest, _controller_pb2.LinkView]
+    SetLink: _grpc.UnaryUnaryMultiCallable[_controller_pb2.LinkOverride, _controller_pb2.LinkView]
+    """Have the links between two nodes so until they are cleared; takes the place of what was set before."""
+    ClearLink: _grpc.UnaryUnaryMultiCallable[_controller_pb2.LinkRequest, _controller_pb2.ClearedLink]
+    """Leave them to geometry and faults again. Idempotent."""
+    InjectFault: _grpc.UnaryUnaryMultiCallable[_controller_pb2.InjectFaultRequest, _controller_pb2.InjectedFault]
+    ClearFault: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ClearFaultRequest, _controller_pb2.ClearedFaults]
+    """End faults for good. INVALID_ARGUMENT where there is none of that name."""
+    ListFaults: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListFaultsRequest, _controller_pb2.ListFaultsResponse]
+    """Those that are in force or to come."""
+    Probe: _grpc.UnaryStreamMultiCallable[_controller_pb2.ProbeRequest, _controller_pb2.ProbeStatus]
+    """Measure round trips now, each as it is settled."""
+    FindPorts: _grpc.UnaryUnaryMultiCallable[_controller_pb2.FindPortsRequest, _controller_pb2.FindPortsResponse]
+    """The panel's ports of a node or a link, for who listens there."""
     Stop: _grpc.UnaryUnaryMultiCallable[_controller_pb2.StopRequest, _controller_pb2.StopResponse]
     """Ask the run to end now: it writes its report and removes what it made. Answers at once."""
 
@@ -61,6 +87,32 @@ class ControllerAsyncStub(ControllerStub):
     """Jobs of all gateways, oldest first."""
     WatchJob: _aio.UnaryStreamMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]  # type: ignore[assignment]
     CancelJob: _aio.UnaryUnaryMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]  # type: ignore[assignment]
+    Pause: _aio.UnaryUnaryMultiCallable[_controller_pb2.PauseRequest, _controller_pb2.SkyClock]  # type: ignore[assignment]
+    """The calls below need a run whose nodes are up: FAILED_PRECONDITION before. INVALID_ARGUMENT names what is wrong of
+    a request. What they change holds when they answer, and is written into the record.
+
+    Let the sky stand: links stay as they are, packets go on. Idempotent.
+    """
+    Resume: _aio.UnaryUnaryMultiCallable[_controller_pb2.ResumeRequest, _controller_pb2.SkyClock]  # type: ignore[assignment]
+    """Let it go on from where it stands. Idempotent."""
+    Step: _aio.UnaryUnaryMultiCallable[_controller_pb2.StepRequest, _controller_pb2.SkyClock]  # type: ignore[assignment]
+    """Go some steps on, as one change, to the last one at most. INVALID_ARGUMENT unless the sky is paused."""
+    Seek: _aio.UnaryUnaryMultiCallable[_controller_pb2.SeekRequest, _controller_pb2.SkyClock]  # type: ignore[assignment]
+    """Go to a moment, forth or back, as one change; the sky goes on from there, or stands there if it is paused."""
+    ShowLink: _aio.UnaryUnaryMultiCallable[_controller_pb2.LinkRequest, _controller_pb2.LinkView]  # type: ignore[assignment]
+    SetLink: _aio.UnaryUnaryMultiCallable[_controller_pb2.LinkOverride, _controller_pb2.LinkView]  # type: ignore[assignment]
+    """Have the links between two nodes so until they are cleared; takes the place of what was set before."""
+    ClearLink: _aio.UnaryUnaryMultiCallable[_controller_pb2.LinkRequest, _controller_pb2.ClearedLink]  # type: ignore[assignment]
+    """Leave them to geometry and faults again. Idempotent."""
+    InjectFault: _aio.UnaryUnaryMultiCallable[_controller_pb2.InjectFaultRequest, _controller_pb2.InjectedFault]  # type: ignore[assignment]
+    ClearFault: _aio.UnaryUnaryMultiCallable[_controller_pb2.ClearFaultRequest, _controller_pb2.ClearedFaults]  # type: ignore[assignment]
+    """End faults for good. INVALID_ARGUMENT where there is none of that name."""
+    ListFaults: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListFaultsRequest, _controller_pb2.ListFaultsResponse]  # type: ignore[assignment]
+    """Those that are in force or to come."""
+    Probe: _aio.UnaryStreamMultiCallable[_controller_pb2.ProbeRequest, _controller_pb2.ProbeStatus]  # type: ignore[assignment]
+    """Measure round trips now, each as it is settled."""
+    FindPorts: _aio.UnaryUnaryMultiCallable[_controller_pb2.FindPortsRequest, _controller_pb2.FindPortsResponse]  # type: ignore[assignment]
+    """The panel's ports of a node or a link, for who listens there."""
     Stop: _aio.UnaryUnaryMultiCallable[_controller_pb2.StopRequest, _controller_pb2.StopResponse]  # type: ignore[assignment]
     """Ask the run to end now: it writes its report and removes what it made. Answers at once."""
 
@@ -117,6 +169,104 @@ class ControllerServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.FindJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.JobAtGateway, _abc.Awaitable[_controller_pb2.JobAtGateway]]: ...
+
+    @_abc_1.abstractmethod
+    def Pause(
+        self,
+        request: _controller_pb2.PauseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.SkyClock, _abc.Awaitable[_controller_pb2.SkyClock]]:
+        """The calls below need a run whose nodes are up: FAILED_PRECONDITION before. INVALID_ARGUMENT names what is wrong of
+        a request. What they change holds when they answer, and is written into the record.
+
+        Let the sky stand: links stay as they are, packets go on. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _controller_pb2.ResumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.SkyClock, _abc.Awaitable[_controller_pb2.SkyClock]]:
+        """Let it go on from where it stands. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def Step(
+        self,
+        request: _controller_pb2.StepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.SkyClock, _abc.Awaitable[_controller_pb2.SkyClock]]:
+        """Go some steps on, as one change, to the last one at most. INVALID_ARGUMENT unless the sky is paused."""
+
+    @_abc_1.abstractmethod
+    def Seek(
+        self,
+        request: _controller_pb2.SeekRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.SkyClock, _abc.Awaitable[_controller_pb2.SkyClock]]:
+        """Go to a moment, forth or back, as one change; the sky goes on from there, or stands there if it is paused."""
+
+    @_abc_1.abstractmethod
+    def ShowLink(
+        self,
+        request: _controller_pb2.LinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.LinkView, _abc.Awaitable[_controller_pb2.LinkView]]: ...
+
+    @_abc_1.abstractmethod
+    def SetLink(
+        self,
+        request: _controller_pb2.LinkOverride,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.LinkView, _abc.Awaitable[_controller_pb2.LinkView]]:
+        """Have the links between two nodes so until they are cleared; takes the place of what was set before."""
+
+    @_abc_1.abstractmethod
+    def ClearLink(
+        self,
+        request: _controller_pb2.LinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.ClearedLink, _abc.Awaitable[_controller_pb2.ClearedLink]]:
+        """Leave them to geometry and faults again. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def InjectFault(
+        self,
+        request: _controller_pb2.InjectFaultRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.InjectedFault, _abc.Awaitable[_controller_pb2.InjectedFault]]: ...
+
+    @_abc_1.abstractmethod
+    def ClearFault(
+        self,
+        request: _controller_pb2.ClearFaultRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.ClearedFaults, _abc.Awaitable[_controller_pb2.ClearedFaults]]:
+        """End faults for good. INVALID_ARGUMENT where there is none of that name."""
+
+    @_abc_1.abstractmethod
+    def ListFaults(
+        self,
+        request: _controller_pb2.ListFaultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.ListFaultsResponse, _abc.Awaitable[_controller_pb2.ListFaultsResponse]]:
+        """Those that are in force or to come."""
+
+    @_abc_1.abstractmethod
+    def Probe(
+        self,
+        request: _controller_pb2.ProbeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_controller_pb2.ProbeStatus], _abc.AsyncIterator[_controller_pb2.ProbeStatus]]:
+        """Measure round trips now, each as it is settled."""
+
+    @_abc_1.abstractmethod
+    def FindPorts(
+        self,
+        request: _controller_pb2.FindPortsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.FindPortsResponse, _abc.Awaitable[_controller_pb2.FindPortsResponse]]:
+        """The panel's ports of a node or a link, for who listens there."""
 
     @_abc_1.abstractmethod
     def Stop(

@@ -9,7 +9,7 @@ from controller.faults import FaultSchedule
 from controller.orbit.frames import ecef_to_geodetic
 from controller.planner import plan, survey
 from controller.record.plan_export import plan_lines
-from controller.scenario.model import Fault
+from controller.scenario.fault_model import Fault
 from controller.timeline import LinkKind, NodeEnd, Timeline
 from tests.unit.hand_made import timeline as hand_made
 from tests.unit.scenario.text import GOOD, parsed
@@ -73,7 +73,7 @@ def test_what_a_fault_masks_is_absent() -> None:
     """The plan tells what is commanded: in a blackout of a node it has no links."""
     timeline = hand_made()
     fault = Fault(kind="blackout", target="ring-p00s01", at_s=100.0, duration_s=50.0)
-    found = steps(timeline, FaultSchedule((fault,), ((1,),)))
+    found = steps(timeline, FaultSchedule((fault,), timeline.nodes))
     for line in found:
         is_dark = 100.0 <= line["t_s"] < 150.0
         assert any("ring-p00s01" in (link["a"], link["b"]) for link in line["links"]) != is_dark

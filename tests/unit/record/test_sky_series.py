@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 
+from controller.faults import FaultSchedule
 from controller.orbit.frames import ecef_to_geodetic
 from controller.record.flat_map import coastline, cut_at_antimeridian, footprint_deg
 from controller.record.read import FaultWindow
 from controller.record.sky_series import blocks, contact_spans, masked, places, series, until
+from controller.scenario.fault_model import Fault, Region
 from controller.timeline import LinkKind, NodeEnd
 from tests.unit.hand_made import timeline as hand_made
 from tests.unit.record.sample_run import SampleRun
@@ -61,10 +64,34 @@ def test_a_fault_of_a_link_masks_that_link_alone(sample_run: SampleRun) -> None:
     link = timeline.sky(0).link
     names = [timeline.nodes[int(ends[link[0]])].name for ends in (timeline.links.a, timeline.links.b)]
     fault = FaultWindow("~".join(names), "blackout", "silent", 0.0, 5.0)
-    assert link[masked(timeline, link, np.zeros(len(link)), [fault])].tolist() == [link[0]]
-    assert not masked(timeline, link, np.full(len(link), 5.0), [fault]).any()
+    now, r_ecef_m = np.zeros(len(link), np.int64), timeline.sky(0).r_ecef_m[np.newaxis]
+    assert link[masked(timeline, link, now, np.array([0.0]), r_ecef_m, [fault])].tolist() == [link[0]]
+    assert not masked(timeline, link, now, np.array([5.0]), r_ecef_m, [fault]).any()
     found = series(timeline, [fault])
     assert (found.isl + found.gsl - found.isl_usable - found.gsl_usable).sum() == 5
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"target": "plane:ring-p00"},
+        {"region": Region(latitude_deg=0.0, longitude_deg=-78.5, radius_m=2_500_000.0)},
+        {"target": "quito"},
+    ],
+)
+def test_the_record_masks_what_the_run_masked(where: dict[str, Any]) -> None:
+    """Usable links told from a recorded window are those that the schedule left, step by step, whatever the target."""
+    timeline = hand_made()
+    fault = Fault(kind="blackout", at_s=100.0, duration_s=400.0, **where)
+    planes = {"ring-p00": [node.name for node in timeline.nodes[: timeline.n_satellite]]}
+    faults = FaultSchedule((fault,), timeline.nodes, planes)
+    found = series(timeline, [FaultWindow(fault.label, fault.kind, "silent", 100.0, 500.0)])
+    expected = [
+        int(faults.masked(float(t_s), timeline, sky).usable.sum())
+        for t_s, sky in zip(timeline.t_s, timeline.skies(), strict=True)
+    ]
+    assert (found.isl_usable + found.gsl_usable).tolist() == expected
+    assert np.count_nonzero(found.isl + found.gsl > expected) > 0
 
 
 def test_series_count_every_link_and_every_satellite(sample_run: SampleRun) -> None:

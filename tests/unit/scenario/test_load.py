@@ -170,6 +170,40 @@ BAD = {
         GOOD + '[[fault]]\nkind = "blackout"\ntarget = "beijing"\nat_s = 1\nduration_s = 1\nmode = "loud"\n',
         ["fault[0].mode = 'loud'", "'silent', 'reject' or 'carrier'"],
     ),
+    "fault at no time": (
+        GOOD + '[[fault]]\nkind = "blackout"\ntarget = "beijing"\nduration_s = 1\n',
+        ["fault[0]", "needs at_s", "or rate_per_hour"],
+    ),
+    "fault of nothing": (
+        GOOD + '[[fault]]\nkind = "blackout"\nat_s = 1\nduration_s = 1\n',
+        ["fault[0]", "exactly one of target and region, found none"],
+    ),
+    "fault of two places": (
+        GOOD + '[[fault]]\nkind = "blackout"\ntarget = "beijing"\nat_s = 1\n'
+        "region = { latitude_deg = 0, longitude_deg = 0, radius_m = 1_000 }\n",
+        ["fault[0]", "exactly one of target and region, found both"],
+    ),
+    "fault again and again without an end": (
+        GOOD + '[[fault]]\nkind = "blackout"\ntarget = "beijing"\nrate_per_hour = 2\n',
+        ["fault[0]", "rate_per_hour needs duration_s"],
+    ),
+    "fault too often": (
+        GOOD + '[[fault]]\nkind = "blackout"\ntarget = "beijing"\nrate_per_hour = 1_000\nduration_s = 1\n',
+        ["fault[0].rate_per_hour = 1000", "more than 0", "at most 360"],
+    ),
+    "fault of a plane that is none": (
+        GOOD + '[[fault]]\nkind = "blackout"\ntarget = "plane:sat-p06"\nat_s = 1\n',
+        ["fault[0].target = 'plane:sat-p06'", "no Walker constellation has a plane 'sat-p06'", "did you mean 'sat-p0"],
+    ),
+    "fault of a region off the Earth": (
+        GOOD + '[[fault]]\nkind = "blackout"\nat_s = 1\n'
+        "region = { latitude_deg = 91, longitude_deg = 0, radius_m = 0 }\n",
+        ["fault[0].region.latitude_deg = 91", "at most 90", "fault[0].region.radius_m = 0", "more than 0"],
+    ),
+    "fault of two links in one": (
+        GOOD + '[[fault]]\nkind = "blackout"\ntarget = "beijing~suva~sat-p00s00"\nat_s = 1\n',
+        ["fault[0].target = 'beijing~suva~sat-p00s00'", "must be the name of a node"],
+    ),
     "fault of a kind that is none": (
         GOOD + '[[fault]]\nkind = "storm"\ntarget = "beijing"\nat_s = 1\nduration_s = 1\n',
         ["fault[0].kind = 'storm'", "'blackout', 'node-down' or 'degrade'"],

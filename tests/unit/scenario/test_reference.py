@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.scenario import link_model, model
+from controller.scenario import fault_model, link_model, model
 from controller.scenario.fields import Table
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "scenario.md"
@@ -14,7 +14,7 @@ REFERENCE = Path(__file__).parents[3] / "docs" / "scenario.md"
 
 def keys() -> Iterator[tuple[str, str]]:
     """Every key that a table of the scenario file may have, with its table's name."""
-    for module in (model, link_model):
+    for module in (model, link_model, fault_model):
         for kind in vars(module).values():
             if isinstance(kind, type) and issubclass(kind, Table) and kind is not Table:
                 yield from ((kind.__name__, field.alias or name) for name, field in kind.model_fields.items())
