@@ -8,17 +8,29 @@ import re
 import resource
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from controller.errors import MachineError
 from controller.fabric.choose import DELAY_LINE_NEEDS, panel_capabilities
-from controller.runtime.docker import MINIMUM_API_VERSION, Engine, EngineError, ask_engine, image_bytes
+from controller.owner import is_machine_root, outer_uid, run_root, store_root
+from controller.runtime.choose import choose_runtime
+from controller.runtime.docker import (
+    MINIMUM_API_VERSION,
+    DockerRuntime,
+    Engine,
+    EngineError,
+    ask_engine,
+    image_bytes,
+)
 from controller.runtime.image import node_image
+from controller.runtime.namespace import NamespaceRuntime
 
 MB = 1_000_000
 # Idle nodes take 20 MB (71 measured, container shims included: they share the pages of the image); jobs take more.
-MEMORY_A_NODE_BYTES = 45 * MB
+MEMORY_A_CONTAINER_BYTES = 45 * MB
+MEMORY_A_PROCESS_BYTES = 10 * MB  # without an engine they share the pages of what was imported, too
+THREADS_A_NODE = 12
 MEMORY_BESIDE_BYTES = 500 * MB  # the controller with its report, the delay line, the engine
 DISK_A_NODE_BYTES = 30 * MB  # a scene in a store here and there
 DISK_BESIDE_BYTES = 500 * MB
@@ -41,20 +53,36 @@ class Check:
     required: bool = True  # False: a run does without, and `found` says how
 
 
-def diagnose(n_node: int) -> list[Check]:
-    """Everything that a run of n_node Docker nodes needs of this machine. Changes nothing and raises nothing."""
-    engine = _engine()
-    checks = [check_user(os.geteuid(), PROC), engine if isinstance(engine, Check) else check_engine(engine)]
-    if isinstance(engine, Engine):
-        checks += [check_image(), check_cgroup(engine), check_inotify(engine.cgroup_version, n_node, PROC)]
-    checks += check_panel()
-    checks += [
-        check_memory(n_node, PROC),
+def diagnose(n_node: int, runtime: str) -> list[Check]:
+    """Everything that a run of n_node nodes needs of this machine. Changes nothing and raises nothing.
+
+    `runtime`: docker or namespace, whose needs alone are required; auto: those of whichever a run would take.
+    """
+    if runtime == "auto":
+        runtime = choose_runtime(runtime).name
+    of_docker = _docker_checks(n_node)
+    if runtime != DockerRuntime.name:
+        of_docker = [replace(check, required=False) for check in of_docker]
+    checks = [check_user(os.geteuid(), PROC, runtime), *of_docker]
+    if runtime == NamespaceRuntime.name:
+        checks += [check_limits(NamespaceRuntime(run_root())), check_processes(n_node, PROC)]
+    memory = MEMORY_A_CONTAINER_BYTES if runtime == DockerRuntime.name else MEMORY_A_PROCESS_BYTES
+    return [
+        *checks,
+        *check_panel(),
+        check_memory(n_node, memory, PROC),
         check_neighbours(n_node, PROC, platform.release()),
         check_open_files(n_node, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
-        check_disk(n_node, Path("/var/lib")),
+        check_disk(n_node, _existing(store_root())),
     ]
-    return checks
+
+
+def _docker_checks(n_node: int) -> list[Check]:
+    engine = _engine()
+    if isinstance(engine, Check):
+        return [engine]
+    inotify = check_inotify(engine.cgroup_version, n_node, PROC)
+    return [check_engine(engine), check_image(), check_cgroup(engine), inotify]
 
 
 def use_open_files() -> None:
@@ -70,12 +98,24 @@ def require(checks: list[Check]) -> None:
         raise MachineError("this machine lacks\n" + "\n".join(f"  {lack}" for lack in lacks))
 
 
-def check_user(uid: int, proc: Path) -> Check:
-    """Root, for namespaces and Docker; user namespaces are told of."""
+def check_user(uid: int, proc: Path, runtime: str) -> Check:
+    """Root, for namespaces and Docker; an ordinary user has namespaces where the kernel lets him."""
     if uid == 0:
-        return Check("privilege", ok=True, found="root")
-    have = "user namespaces" if _user_namespaces(proc) else "no user namespaces"
-    return Check("privilege", ok=False, found=f"user {uid}, {have}", remedy="run as root, through sudo")
+        found = "root" if is_machine_root() else f"user {outer_uid()}, root of a user namespace"
+        return Check("privilege", ok=True, found=found)
+    refusal = _no_user_namespaces(proc)
+    if runtime == DockerRuntime.name:
+        return Check("privilege", ok=False, found=f"user {uid}", remedy="run as root, through sudo")
+    if refusal is None:
+        return Check("privilege", ok=True, found=f"user {uid}, who may have user namespaces")
+    key, wanted = refusal
+    name = key.removeprefix("sys/").replace("/", ".")
+    return Check(
+        "privilege",
+        ok=False,
+        found=f"user {uid}, user namespaces are off",
+        remedy=f"sysctl -w {name}={wanted}, or sudo",
+    )
 
 
 def check_engine(engine: Engine) -> Check:
@@ -106,6 +146,26 @@ def check_cgroup(engine: Engine) -> Check:
     return Check("cgroup", ok=True, found=f"version {engine.cgroup_version}, {engine.cgroup_driver}")
 
 
+def check_limits(runtime: NamespaceRuntime) -> Check:
+    """Whether limits of nodes without an engine hold."""
+    found = runtime.shortcoming or runtime.engine_version()
+    remedy = "mount a cgroup file system, or run as root" if runtime.shortcoming else ""
+    return Check("limits of nodes", ok=not runtime.shortcoming, found=found, remedy=remedy, required=False)
+
+
+def check_processes(n_node: int, proc: Path) -> Check:
+    """Room for the threads of all agents, each of which has an id of its own."""
+    limit = min(_number(proc / "sys/kernel/pid_max"), _number(proc / "sys/kernel/threads-max"))
+    wanted = n_node * THREADS_A_NODE + FILES_BESIDE
+    ok = limit >= wanted
+    return Check(
+        "threads",
+        ok,
+        found=f"{limit} on this machine, {wanted} wanted",
+        remedy="" if ok else f"sysctl -w kernel.pid_max={max(4_194_304, wanted)} kernel.threads-max={2 * wanted}",
+    )
+
+
 def check_inotify(cgroup_version: str, n_node: int, proc: Path) -> Check:
     """With cgroup 2, containerd watches each container's memory events with an inotify instance of root's."""
     limit = _number(proc / "sys/fs/inotify/max_user_instances")
@@ -133,12 +193,12 @@ def check_panel() -> list[Check]:
     return checks
 
 
-def check_memory(n_node: int, proc: Path) -> Check:
+def check_memory(n_node: int, a_node_bytes: int, proc: Path) -> Check:
     """Room for the nodes and for what runs beside them."""
     match = re.search(r"^MemAvailable:\s+(\d+) kB", (proc / "meminfo").read_text(), re.MULTILINE)
     available_bytes = int(match[1]) * 1024 if match else 0
-    wanted_bytes = n_node * MEMORY_A_NODE_BYTES + MEMORY_BESIDE_BYTES
-    fits = max(0, (available_bytes - MEMORY_BESIDE_BYTES) // MEMORY_A_NODE_BYTES)
+    wanted_bytes = n_node * a_node_bytes + MEMORY_BESIDE_BYTES
+    fits = max(0, (available_bytes - MEMORY_BESIDE_BYTES) // a_node_bytes)
     ok = available_bytes >= wanted_bytes
     return Check(
         "memory",
@@ -192,14 +252,22 @@ def _engine() -> Engine | Check:
         return Check("docker", ok=False, found=error.found, remedy=error.remedy)
 
 
-def _user_namespaces(proc: Path) -> bool:
-    """Whether an ordinary user may make namespaces (Debian's and Ubuntu's own switches included)."""
-    switches: tuple[tuple[str, Callable[[int], bool]], ...] = (
-        ("sys/user/max_user_namespaces", lambda value: value > 0),
-        ("sys/kernel/unprivileged_userns_clone", lambda value: value == 1),
-        ("sys/kernel/apparmor_restrict_unprivileged_userns", lambda value: value == 0),
+def _no_user_namespaces(proc: Path) -> tuple[str, int] | None:
+    """The switch that keeps an ordinary user from them, and what it should be (Debian's and Ubuntu's own included)."""
+    switches: tuple[tuple[str, Callable[[int], bool], int], ...] = (
+        ("sys/user/max_user_namespaces", lambda value: value > 0, 10_000),
+        ("sys/kernel/unprivileged_userns_clone", lambda value: value == 1, 1),
+        ("sys/kernel/apparmor_restrict_unprivileged_userns", lambda value: value == 0, 0),
     )
-    return all(allows(_number(proc / key)) for key, allows in switches if (proc / key).exists())
+    refusing = (
+        (key, wanted) for key, allows, wanted in switches if (proc / key).exists() and not allows(_number(proc / key))
+    )
+    return next(refusing, None)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
 
 
 def _number(path: Path) -> int:

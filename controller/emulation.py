@@ -383,6 +383,7 @@ class Emulation:
             memory_bytes=resources.memory_bytes,
             cpu_limit=resources.cpu_limit,
             pids_limit=resources.pids_limit,
+            store_bytes=resources.store_bytes,
         )
 
     async def _meet_agents(self) -> None:

@@ -20,7 +20,7 @@ from controller import runs
 from controller.api.server import STOP_GRACE_S, serve
 from controller.doctor import diagnose, require, use_open_files
 from controller.emulation import Emulation, Phase
-from controller.errors import InputError, SkyrackError
+from controller.errors import InputError, MachineError, SkyrackError
 from controller.fabric.choose import ShaperChoice, choose_shaper
 from controller.fabric.panel import panel_run_ids, remove_panel
 from controller.faults import FaultSchedule
@@ -30,8 +30,10 @@ from controller.record.model import Manifest, WorkloadResult
 from controller.record.recorder import MANIFEST, Recorder
 from controller.record.report import write_report
 from controller.runs import RunPlace
+from controller.runtime.choose import choose_runtime, open_runtime
 from controller.runtime.contract import Runtime
-from controller.runtime.docker import DockerRuntime
+from controller.runtime.docker import DockerRuntime, engine_is_there
+from controller.runtime.namespace import NamespaceRuntime
 from controller.scenario.load import parse_scenario, read_source
 from controller.scenario.model import Scenario
 from controller.scenario.source import Source
@@ -51,7 +53,7 @@ class RunOptions:
     """What the user asked of a run."""
 
     scenario: str | None  # a preset's name, or a file; None: the timeline's
-    runtime: str = "docker"
+    runtime: str = "auto"
     shaper: str = "auto"
     duration_s: float | None = None  # None: the scenario's
     out_dir: Path | None = None  # None: runs/<scenario>-<time>
@@ -69,22 +71,35 @@ class Ended:
     summary: dict[str, object]
 
 
-def open_runtime(name: str) -> Runtime:
-    """The runtime of a name. Raises InputError or MachineError."""
-    if name == "docker":
-        return DockerRuntime()
-    raise InputError(f"runtime {name!r} is not supported yet; --runtime docker is")
-
-
 def sweep(everything: bool) -> list[str]:
-    """Remove what killed runs left; with `everything`, end the runs that live too. The ids of the runs removed."""
-    return runs.sweep(everything, [open_runtime("docker")], panel_run_ids, remove_panel)
+    """Remove what killed runs left; with `everything`, end the runs that live too. The ids of the runs removed.
+
+    Raises MachineError, after all else is removed, where an engine is there that does not answer.
+    """
+    with _reachable_runtimes() as runtimes:
+        return runs.sweep(everything, runtimes, panel_run_ids, remove_panel)
 
 
 def end_run(place: RunPlace) -> list[str]:
-    """End one run and remove what it leaves; its id."""
-    runs.end_run(place, [open_runtime("docker")], remove_panel)
+    """End one run and remove what it leaves; its id. Raises as `sweep` does."""
+    with _reachable_runtimes() as runtimes:
+        runs.end_run(place, runtimes, remove_panel)
     return [place.run_id]
+
+
+@contextmanager
+def _reachable_runtimes() -> Iterator[list[Runtime]]:
+    """Every runtime that may hold something of some run. A mute engine's error is raised at the end of the block."""
+    runtimes: list[Runtime] = [NamespaceRuntime(runs.MACHINE.run)]
+    mute: MachineError | None = None
+    if engine_is_there():
+        try:
+            runtimes.append(DockerRuntime())
+        except MachineError as error:
+            mute = error
+    yield runtimes
+    if mute is not None:
+        raise MachineError(f"{mute}; containers of runs, if there are any, stay until it does, and the next sweep")
 
 
 def default_out_dir(scenario: Scenario) -> Path:
@@ -100,13 +115,16 @@ async def launch(
 ) -> Ended:
     """Run a scenario to its end. Raises InputError, MachineError or SkyrackError; nothing of it is left either way."""
     source, scenario = asked_for(options)
-    require(diagnose(len(scenario.node_names)))
+    runtime_choice = choose_runtime(options.runtime)
+    narrator.say(f"runtime: {runtime_choice.name} ({runtime_choice.reason})")
+    require(diagnose(len(scenario.node_names), runtime_choice.name))
     use_open_files()
-    runtime = open_runtime(options.runtime)
+    runtime = open_runtime(runtime_choice.name, runs.MACHINE.run)
+    if runtime.shortcoming:
+        narrator.say(f"warning: {runtime.shortcoming}")
     choice = choose_shaper(options.shaper)
     narrator.say(f"shaper: {choice.name} ({choice.reason})")
-    for run_id in sweep(everything=False):
-        narrator.say(f"removed what the killed run {run_id} had left")
+    _sweep_quietly(narrator, runtime_choice.name)
     out_dir = (options.out_dir or default_out_dir(scenario)).resolve()
     with _sky(options, source, scenario, out_dir) as timeline:
         narrator.say(f"sky: {len(timeline.nodes)} nodes, {timeline.n_step} steps, {timeline.content_hash}")
@@ -114,8 +132,8 @@ async def launch(
             narrator.say(f"warning: {warning}")
         pairs = [(probe.a, probe.b) for probe in scenario.probes]
         schedule = Schedule.of(timeline, FaultSchedule.from_scenario(scenario, timeline), pairs)
-        with RunPlace.create(scenario.name, out_dir, len(timeline.nodes)) as place:
-            manifest = _manifest(scenario, source.text, timeline, place, runtime, choice)
+        with RunPlace.create(scenario.name, out_dir, len(timeline.nodes), runtime=runtime.name) as place:
+            manifest = _manifest(scenario, source.text, timeline, place, (runtime, runtime_choice.reason), choice)
             recorder = Recorder(out_dir, manifest)
             emulation = Emulation(scenario, schedule, place, runtime, choice, recorder, narrator)
             try:
@@ -132,6 +150,17 @@ async def launch(
                     write_report(out_dir, timeline)
                     _give_to_caller(out_dir)
     return Ended(out_dir, summary)
+
+
+def _sweep_quietly(narrator: Narrator, runtime: str) -> None:
+    """Remove what killed runs left. An engine that this run has no use for may be mute."""
+    try:
+        for run_id in sweep(everything=False):
+            narrator.say(f"removed what the killed run {run_id} had left")
+    except MachineError as error:
+        if runtime == DockerRuntime.name:
+            raise
+        narrator.say(f"warning: {error}")
 
 
 def asked_for(options: RunOptions) -> tuple[Source, Scenario]:
@@ -243,9 +272,15 @@ def _asked_to_end(emulation: Emulation, task: asyncio.Task[Any] | None) -> None:
 
 
 def _manifest(
-    scenario: Scenario, text: str, timeline: Timeline, place: RunPlace, runtime: Runtime, choice: ShaperChoice
+    scenario: Scenario,
+    text: str,
+    timeline: Timeline,
+    place: RunPlace,
+    nodes: tuple[Runtime, str],
+    choice: ShaperChoice,
 ) -> Manifest:
-    """What the record says of the run before it starts."""
+    """What the record says of the run before it starts. `nodes`: their runtime, and why it was chosen."""
+    runtime, runtime_reason = nodes
     return Manifest.here(
         run_id=place.run_id,
         scenario_name=scenario.name,
@@ -258,6 +293,7 @@ def _manifest(
         start_s=scenario.start_s,
         time_scale=scenario.time_scale,
         runtime=runtime.name,
+        runtime_reason=runtime_reason,
         engine_version=runtime.engine_version(),
         shaper=choice.name,
         shaper_reason=choice.reason,

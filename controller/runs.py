@@ -3,6 +3,8 @@
 /run/skyrack/<run id>/          0700: run.json, lock, api.sock, hosts, n/<index>/ (control planes)
 /var/lib/skyrack/<run id>/      0700: n/<index>/ (object stores and journals)
 
+An ordinary user's runs lie in his own folders (see controller.owner).
+
 A controller holds its run's `lock` (flock) from before anything else of the run exists until all of it is gone, so a
 run whose lock nobody holds is dead. Only folders, nodes and panels that carry a run's id are ever touched.
 """
@@ -26,7 +28,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from controller import owner
 from controller.errors import MachineError, SkyrackError
+from controller.processes import start_ticks
 from controller.runtime.contract import Runtime
 
 RUN_ID = re.compile(r"[a-z][a-z0-9]{7}")
@@ -40,11 +44,11 @@ POLL_S = 0.02
 class Roots:
     """Where runs live on this machine."""
 
-    run: Path = Path("/run/skyrack")  # short: a Unix socket's path ends at 107 bytes
-    store: Path = Path("/var/lib/skyrack")
+    run: Path
+    store: Path
 
 
-MACHINE = Roots()
+MACHINE = Roots(owner.run_root(), owner.store_root())
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,14 @@ class RunPlace:
     pid: int  # the controller
     pid_start_ticks: int  # when it started, in clock ticks since boot: a process id may be used again
     started_utc: datetime.datetime
+    runtime: str = "docker"
     roots: Roots = MACHINE
 
     @classmethod
     @contextmanager
-    def create(cls, scenario: str, out_dir: Path, n_node: int, roots: Roots = MACHINE) -> Iterator[RunPlace]:
+    def create(
+        cls, scenario: str, out_dir: Path, n_node: int, roots: Roots = MACHINE, runtime: str = "docker"
+    ) -> Iterator[RunPlace]:
         """The place of a new run, owned by this process; removed at the end.
 
         Raises MachineError when this user may not make it.
@@ -72,8 +79,9 @@ class RunPlace:
             scenario=scenario,
             out_dir=out_dir,
             pid=os.getpid(),
-            pid_start_ticks=_start_ticks(os.getpid()) or 0,
+            pid_start_ticks=start_ticks(os.getpid()) or 0,
             started_utc=datetime.datetime.now(datetime.UTC),
+            runtime=runtime,
             roots=roots,
         )
         lock = place._claim(n_node)
@@ -120,7 +128,7 @@ class RunPlace:
 
         A child may hold an inherited lock for a moment longer than the controller, hence both.
         """
-        return _is_held(self._lock_file) and _start_ticks(self.pid) == self.pid_start_ticks
+        return _is_held(self._lock_file) and start_ticks(self.pid) == self.pid_start_ticks
 
     def end_controller(self) -> None:
         """Ask the controller to end, wait for it, and kill it if it takes longer than END_GRACE_S. Idempotent.
@@ -160,6 +168,7 @@ class RunPlace:
                 "pid": self.pid,
                 "pid_start_ticks": self.pid_start_ticks,
                 "started_utc": self.started_utc.isoformat(),
+                "runtime": self.runtime,
             }
         )
 
@@ -175,6 +184,7 @@ class RunPlace:
                 pid=record["pid"],
                 pid_start_ticks=record["pid_start_ticks"],
                 started_utc=datetime.datetime.fromisoformat(record["started_utc"]),
+                runtime=record["runtime"],
                 roots=roots,
             )
         except (FileNotFoundError, json.JSONDecodeError):
@@ -319,12 +329,3 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _start_ticks(pid: int) -> int | None:
-    """When a process started (proc(5), stat, field 22); None if there is none of that id."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(stat.rpartition(")")[2].split()[19])

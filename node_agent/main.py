@@ -97,9 +97,9 @@ async def serve(options: Options) -> None:
         await planes.close()
 
 
-def main() -> None:
-    """The program `skyrack-agent`."""
-    options = parse_options(sys.argv[1:])
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program `skyrack-agent`, with the command line's arguments or others. Its exit status."""
+    options = parse_options(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a peer that vanishes is news to the job alone
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
     try:
@@ -107,7 +107,9 @@ def main() -> None:
         asyncio.run(serve(options))
         os.close(lock)
     except (PlaneError, OSError) as error:
-        sys.exit(f"skyrack-agent {options.identity.name}: {error}")
+        sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
+        return 1
+    return 0
 
 
 def _lock(store_dir: Path) -> int:

@@ -9,18 +9,20 @@ from pathlib import Path
 import click
 
 from controller.cli import sky_commands
+from controller.cli.run_commands import RUNTIMES
 from controller.cli.terminal import out, table
 from controller.errors import InputError, MachineError
 
 
 @click.command()
 @click.option("--nodes", default=71, show_default=True, type=click.IntRange(min=1), help="For a run of so many nodes.")
+@click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def doctor(nodes: int, as_json: bool) -> None:
+def doctor(nodes: int, runtime: str, as_json: bool) -> None:
     """Say what this machine has and lacks, with a remedy for each lack."""
     from controller.doctor import diagnose
 
-    checks = diagnose(nodes)
+    checks = diagnose(nodes, runtime)
     if as_json:
         click.echo(json.dumps({"checks": [asdict(check) for check in checks]}, indent=2))
     else:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 END_GRACE_S = 60.0
 DEMO_DURATION_S = 110.0
+RUNTIMES = ("auto", "docker", "namespace")
 
 
 class Asked(TypedDict):
@@ -43,7 +44,7 @@ class Asked(TypedDict):
 def run_options(command: Command) -> Command:
     """The options that `run`, `up` and `demo` share."""
     for option in (
-        click.option("--runtime", type=click.Choice(["docker", "namespace"]), default="docker", show_default=True),
+        click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True),
         click.option("--shaper", type=click.Choice(["auto", "netem", "delay-line"]), default="auto", show_default=True),
         click.option(
             "--out", "out_dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of the record."
@@ -283,9 +284,11 @@ def _rtt(rtt_us: int) -> str:
 def exec_(node: str, command: tuple[str, ...], run_id: str | None) -> None:
     """Run a command in a node: skyrack exec NODE -- COMMAND…. Its exit status is the command's."""
     from controller.cli.runs_of import the_run
-    from controller.launch import open_runtime
+    from controller.runs import MACHINE
+    from controller.runtime.choose import open_runtime
 
-    place, runtime = the_run(run_id), open_runtime("docker")
+    place = the_run(run_id)
+    runtime = open_runtime(place.runtime, MACHINE.run)
     nodes = runtime.alive(place.run_id)
     if node not in nodes:
         near = difflib.get_close_matches(node, sorted(nodes), n=1)

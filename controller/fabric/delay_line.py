@@ -52,11 +52,9 @@ class DelayLineShaper:
         self._control, theirs = socket.socketpair()
         self._control.settimeout(ANSWER_TIMEOUT_S)
         module = [sys.executable, "-m", line.__name__]
-        arguments = [str(theirs.fileno()), str(os.getpid()), str(seed), str(panel.namespace)]
+        arguments = [str(os.getpid()), str(seed), str(panel.namespace)]
         with theirs:
-            self._process = subprocess.Popen(
-                module + arguments, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
+            self._process = subprocess.Popen(module + arguments, stdin=theirs, stderr=subprocess.PIPE)
         try:
             self.apply(ShapingPlan.dark(panel.n_port))
         except BaseException:

@@ -1,7 +1,8 @@
 """A delay line in user space, the program: frames taken off panel ports are held back, thinned and put on their peers.
 
-Started by DelayLineShaper as `python -m controller.fabric.delay_line_process CONTROL_FD PARENT_PID SEED NAMESPACE`. It
-obeys the control socket, and ends when that closes or the parent does. Standard library only, one process, one thread:
+Started by DelayLineShaper as `python -m controller.fabric.delay_line_process PARENT_PID SEED NAMESPACE`. It obeys the
+control socket, its standard input, and ends when that closes or the parent does. Standard library only, one process,
+one thread:
 
 - one packet socket takes from, and sends to, all ports: a socket a port would cost the kernel 12 ms each to close;
 - a frame's delay counts from the kernel's time stamp on it, so that a late wake-up costs nothing while it is under way;
@@ -228,8 +229,8 @@ def hurry() -> None:
 
 def main() -> None:
     """Enter the panel's namespace and run the delay line."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    parent_pid, seed, namespace = int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    control = socket.socket(fileno=sys.stdin.fileno())  # a low number, whatever the parent has open: see select(2)
+    parent_pid, seed, namespace = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to handle
     try:
         parent = os.pidfd_open(parent_pid)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from controller.errors import MachineError, SkyrackError
+from controller.owner import named_namespaces
 
-NAMED = Path("/run/netns")
-"""Where `ip netns` keeps its names."""
+NAMED = named_namespaces()
+"""Where `ip netns` keeps its names; an ordinary user's own folder otherwise."""
 
 CLONE_NEWNET = 0x40000000
 MS_BIND, MS_REC, MS_SHARED = 4096, 16384, 1 << 20

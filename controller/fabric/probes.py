@@ -7,6 +7,7 @@ that neither a ping typed by a user nor another pair's answer is ever mistaken f
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import socket
@@ -30,6 +31,8 @@ ANSWERS_A_WAKE = 64
 _ECHO = struct.Struct("!BBHHHQ")  # type, code, checksum, identifier, sequence; then the probe's full number
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _TIMESPEC = struct.Struct("=qq")
+_POLLFD = struct.Struct("=ihh")
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Prober:
             self._failure = error
 
     def _run(self) -> None:
-        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
+        _libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
         poller = select.epoll()
         try:
             poller.register(self._stop_read, select.EPOLLIN)
@@ -129,8 +132,7 @@ class Prober:
             self._expire(now_mono_s)
             wake_mono_s = min(due_mono_s, self._under_way[0][0] + self._timeout_s if self._under_way else due_mono_s)
             wait_s = min(1.0, max(0.0, wake_mono_s - now_mono_s))
-            # epoll rounds up to whole milliseconds; select on its descriptor does not
-            if not select.select([poller.fileno()], [], [], wait_s)[0]:
+            if not _is_readable(poller.fileno(), wait_s):
                 continue
             for descriptor, _ in poller.poll(0):
                 if descriptor == self._stop_read:
@@ -178,6 +180,19 @@ class Prober:
         os.close(self._stop_read)
         os.close(self._stop_write)
         self._stop_read = self._stop_write = -1
+
+
+def _is_readable(descriptor: int, timeout_s: float) -> bool:
+    """Whether there is something to read within a time.
+
+    By ppoll(2): epoll and poll round up to whole milliseconds, select ends at descriptor 1,023.
+    """
+    asked = ctypes.create_string_buffer(_POLLFD.pack(descriptor, select.POLLIN, 0), _POLLFD.size)
+    timeout = ctypes.create_string_buffer(_TIMESPEC.pack(int(timeout_s), int(timeout_s % 1 * 1e9)), _TIMESPEC.size)
+    if _libc.ppoll(asked, 1, timeout, None) < 0 and ctypes.get_errno() != errno.EINTR:
+        number = ctypes.get_errno()
+        raise OSError(number, f"ppoll: {os.strerror(number)}")
+    return bool(_POLLFD.unpack(asked.raw)[2])
 
 
 def _open_echo(pair: ProbePair) -> socket.socket:

@@ -138,6 +138,7 @@ class Manifest:
     cpu_count: int
     memory_bytes: int
     start_s: float = 0.0  # where the run began, since the epoch
+    runtime_reason: str = ""  # why it was chosen
 
     @classmethod
     def here(
@@ -157,6 +158,7 @@ class Manifest:
         shaper_reason: str,
         time_scale: float = 1.0,
         start_s: float = 0.0,
+        runtime_reason: str = "",
     ) -> Manifest:
         """The manifest of a run that starts now, on this machine."""
         return cls(
@@ -183,4 +185,5 @@ class Manifest:
             cpu_count=len(os.sched_getaffinity(0)),
             memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             start_s=start_s,
+            runtime_reason=runtime_reason,
         )

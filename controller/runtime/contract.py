@@ -23,6 +23,7 @@ class NodeSpec:
     memory_bytes: int
     cpu_limit: float  # cores
     pids_limit: int
+    store_bytes: int  # of objects
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Runtime(Protocol):
     """Starts, enters and removes nodes."""
 
     name: str
+    shortcoming: str  # what nodes go without on this machine, for the user and the record; empty if nothing
 
     def start(self, specs: Sequence[NodeSpec], on_started: Callable[[int], None]) -> list[NodeHandle]:
         """Start all nodes, in any order, several at a time.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -25,15 +26,13 @@ import requests
 from docker.types import LogConfig, Mount
 
 from controller.errors import MachineError, SkyrackError
+from controller.runtime.agent_command import CONTROL_DIR, NODE_GID, NODE_UID, STORE_DIR, agent_arguments
 from controller.runtime.contract import NodeHandle, NodeSpec
 from controller.runtime.exec_stream import HijackedExec, open_exec_stream
 from controller.runtime.image import node_image
 
 RUN_LABEL = "skyrack.run"
 NODE_LABEL = "skyrack.node"
-NODE_UID = 10001
-NODE_GID = 10001
-AGENT_PORT = 7070
 MINIMUM_API_VERSION = (1, 41)  # Docker Engine 20.10
 ENGINE_TIMEOUT_S = 120
 START_THREADS = 8
@@ -85,6 +84,11 @@ def socket_path() -> str:
             "unset DOCKER_HOST, or set it to unix:///var/run/docker.sock",
         )
     return path
+
+
+def engine_is_there() -> bool:
+    """Whether this machine has an engine, though it may not run. Raises EngineError as `socket_path` does."""
+    return Path(socket_path()).exists() or shutil.which("dockerd") is not None
 
 
 def _require_listener(path: str) -> None:
@@ -174,6 +178,7 @@ class DockerRuntime:
     """The runtime contract over Docker Engine's API. Safe to use from any thread."""
 
     name = "docker"
+    shortcoming = ""
 
     def __init__(self, image: str | None = None) -> None:
         """Connect to the engine. `image` is the image that belongs to this source when none is named.
@@ -275,8 +280,8 @@ class DockerRuntime:
                     read_only=True,
                     tmpfs=TMPFS,
                     mounts=[
-                        Mount("/run/skyrack", str(spec.control_dir), type="bind"),
-                        Mount("/var/lib/skyrack", str(spec.store_dir), type="bind"),
+                        Mount(CONTROL_DIR, str(spec.control_dir), type="bind"),
+                        Mount(STORE_DIR, str(spec.store_dir), type="bind"),
                         Mount("/etc/hosts", str(spec.hosts_file), type="bind", read_only=True),
                     ],
                     mem_limit=spec.memory_bytes,
@@ -334,15 +339,3 @@ class DockerRuntime:
 def container_name(run_id: str, node: str) -> str:
     """What the engine calls a node."""
     return f"skyrack-{run_id}-{node}"
-
-
-def agent_arguments(spec: NodeSpec) -> list[str]:
-    """The agent's command line inside a container."""
-    return [
-        *("--name", spec.name),
-        *("--role", spec.role),
-        *("--address", spec.address),
-        *("--port", str(AGENT_PORT)),
-        *("--control-socket", "/run/skyrack/control.sock"),
-        *("--store", "/var/lib/skyrack"),
-    ]

@@ -234,11 +234,12 @@ class Probe(Table):
 
 
 class Resources(Table):
-    """What each node's container may use."""
+    """What each node may use."""
 
     memory_bytes: int = Field(default=512 * 1024 * 1024, ge=64 * 1024 * 1024)
     cpu_limit: float = Field(default=1.0, gt=0.0, le=1024.0)  # cores
     pids_limit: int = Field(default=128, ge=16)
+    store_bytes: int = Field(default=2 * 1024**3, ge=1024 * 1024)  # of objects that a node keeps
 
 
 class Scenario(Table):

@@ -58,6 +58,7 @@ def specs_of(place: RunPlace, n_node: int) -> list[NodeSpec]:
             memory_bytes=MEMORY_BYTES,
             cpu_limit=0.5,
             pids_limit=64,
+            store_bytes=64 << 20,
         )
         for index in range(n_node)
     ]

@@ -31,8 +31,8 @@ def proc(tmp_path: Path) -> Path:
 
 def test_memory_is_held_against_the_number_of_nodes(proc: Path) -> None:
     """2,048 MB are enough for 30 nodes and not for 71; the remedy says how many would fit."""
-    assert doctor.check_memory(30, proc).ok
-    short = doctor.check_memory(71, proc)
+    assert doctor.check_memory(30, doctor.MEMORY_A_CONTAINER_BYTES, proc).ok
+    short = doctor.check_memory(71, doctor.MEMORY_A_CONTAINER_BYTES, proc)
     assert not short.ok
     assert short.found == "2,048 MB available, 3,695 MB wanted for 71 nodes"
     assert short.remedy == "free some, or run fewer nodes: 34 would fit"
@@ -68,11 +68,14 @@ def test_api_versions_are_numbers(api_version: str, ok: bool) -> None:
 
 
 def test_privilege(proc: Path) -> None:
-    """An ordinary user is told whether user namespaces are to be had."""
-    assert doctor.check_user(0, proc).ok
-    assert doctor.check_user(1000, proc).found == "user 1000, user namespaces"
+    """An ordinary user may have nodes without an engine where the kernel lets him, and is told how it would."""
+    assert doctor.check_user(0, proc, "docker").ok
+    assert doctor.check_user(1000, proc, "docker").remedy == "run as root, through sudo"
+    assert doctor.check_user(1000, proc, "namespace").ok
     (proc / "sys/kernel/apparmor_restrict_unprivileged_userns").write_text("1\n")
-    assert doctor.check_user(1000, proc).found == "user 1000, no user namespaces"
+    refused = doctor.check_user(1000, proc, "namespace")
+    assert not refused.ok
+    assert refused.remedy == "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or run through sudo"
 
 
 def test_disk(tmp_path: Path) -> None:
@@ -84,7 +87,7 @@ def test_disk(tmp_path: Path) -> None:
 def test_no_engine_is_a_lack_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without an engine everything else is still looked at, and the lack is named once."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
-    checks = {check.name: check for check in doctor.diagnose(1)}
+    checks = {check.name: check for check in doctor.diagnose(1, "docker")}
     assert not checks["docker"].ok
     assert "make setup" in checks["docker"].remedy
     assert {"memory", "open files", "disk", "neighbour table"} <= checks.keys()
@@ -92,7 +95,7 @@ def test_no_engine_is_a_lack_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_what_is_there_has_no_remedy_and_what_lacks_has_one() -> None:
     """On this machine, whatever it has: a remedy stands exactly where one is needed."""
-    for check in doctor.diagnose(1):
+    for check in doctor.diagnose(1, "auto"):
         assert check.found
         assert not (check.ok and check.remedy), check
         assert check.ok or check.remedy or not check.required, check

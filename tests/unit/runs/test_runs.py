@@ -44,6 +44,7 @@ class Nothing:
     """A runtime that holds nothing, or ids that it cannot remove."""
 
     name = "nothing"
+    shortcoming = ""
 
     def __init__(self, held: Sequence[str] = (), refuses: str = "") -> None:
         self.held = set(held)

@@ -1,0 +1,38 @@
+"""Which runtime a machine can have, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from controller.errors import InputError
+from controller.runtime.contract import Runtime
+from controller.runtime.docker import DockerRuntime, EngineError, ask_engine
+from controller.runtime.namespace import NamespaceRuntime
+
+REQUESTS = ("auto", "docker", "namespace")
+
+
+class RuntimeChoice(NamedTuple):
+    """The runtime of a run, and why it was chosen; for the user and for the record."""
+
+    name: str
+    reason: str
+
+
+def choose_runtime(requested: str) -> RuntimeChoice:
+    """The runtime for this machine: as asked for, else Docker if it answers. Raises InputError for an unknown one."""
+    if requested not in REQUESTS:
+        raise InputError(f"unknown runtime {requested!r}: choose one of {', '.join(REQUESTS)}")
+    if requested != "auto":
+        return RuntimeChoice(requested, "asked for")
+    try:
+        engine = ask_engine()
+    except EngineError as error:
+        return RuntimeChoice(NamespaceRuntime.name, error.found)
+    return RuntimeChoice(DockerRuntime.name, f"Docker Engine {engine.version} answers")
+
+
+def open_runtime(name: str, run_root: Path) -> Runtime:
+    """The runtime of a name; `run_root` has a folder for each run. Raises MachineError."""
+    return DockerRuntime() if name == DockerRuntime.name else NamespaceRuntime(run_root)

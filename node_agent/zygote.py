@@ -1,0 +1,178 @@
+"""Agents without an engine: forked from one process that has imported everything, each apart from the machine.
+
+Run as `python -m node_agent.zygote CONTROL_FD RUN_ID`. The control socket (SOCK_SEQPACKET, a JSON document a message)
+first brings the `Ground` of all nodes, then a `Birth` a node. Answers: `{"name", "pid"}` once a node is forked,
+`{"name", "ready": true}` or `{"name", "error"}` when it has settled. When the socket closes, or this process dies,
+every node dies at once: whoever owns the socket owns the nodes, also after kill -9.
+
+A node is two processes in namespaces of its own (network, processes, mounts, host name, messages, cgroup): the first
+reaps what loses its parent, the second is the agent. Forked, they share the pages of everything that was imported.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from node_agent import main as agent
+from node_agent import nodes_root, seclusion
+
+MESSAGE_BYTES = 64 * 1024
+LOG = "agent.log"
+APART = (
+    seclusion.CLONE_NEWNS
+    | seclusion.CLONE_NEWNET
+    | seclusion.CLONE_NEWUTS
+    | seclusion.CLONE_NEWIPC
+    | seclusion.CLONE_NEWCGROUP
+)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all nodes of a run share."""
+
+    staging: str  # an empty folder, where their root is put together
+    machine: str  # where programs come from; "/" as a rule
+    control_root: str  # each node's control folder is in it, by its number
+    store_root: str  # and here its store
+    hosts_file: str
+    cgroups: list[str]  # folders in each of which every node has one of its own, by its number; may be empty
+    uid: int  # whom nodes run as; 0 in a user namespace
+    gid: int
+
+
+@dataclass(frozen=True)
+class Birth:
+    """A node to be."""
+
+    name: str
+    folder: str  # its number
+    arguments: list[str]  # the agent's
+
+
+def main() -> None:
+    """The program: fork a node whenever one is asked for, until the control socket closes."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to handle
+    woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakes)
+    ground = Ground(**json.loads(control.recv(MESSAGE_BYTES) or "{}"))
+    cgroups = [os.open(each, os.O_PATH | os.O_DIRECTORY) for each in ground.cgroups]
+    own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    try:
+        nodes_root.enter(
+            staging=Path(ground.staging),
+            machine=Path(ground.machine),
+            control_root=Path(ground.control_root),
+            store_root=Path(ground.store_root),
+            hosts_file=Path(ground.hosts_file),
+        )
+    except OSError as error:
+        control.send(json.dumps({"name": "", "error": str(error)}).encode())
+        return
+    os.environ |= {**nodes_root.ENVIRONMENT, "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    gc.collect()
+    gc.freeze()  # a collection in a child would write to pages that it shares
+    watched: list[socket.socket | int] = [control, woken]
+    while True:
+        readable, _, _ = select.select(watched, [], [])
+        if woken in readable:
+            os.read(woken, 4096)
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    continue
+        if control in readable:
+            request = control.recv(MESSAGE_BYTES)
+            if not request:
+                return
+            birth = Birth(**json.loads(request))
+            seclusion.unshare(seclusion.CLONE_NEWPID)
+            pid = os.fork()
+            if not pid:
+                _live(control, ground, birth, cgroups)
+            seclusion.set_namespace(own_pids, seclusion.CLONE_NEWPID)
+            control.send(json.dumps({"name": birth.name, "pid": pid}).encode())
+
+
+def _live(control: socket.socket, ground: Ground, birth: Birth, cgroups: list[int]) -> NoReturn:
+    """The first process of a node, from its birth to its end."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _settle(ground, birth, cgroups)
+        agent_pid = os.fork()
+        if not agent_pid:
+            _be_agent(control, ground, birth)
+        _privileges_gone(ground, birth)
+        seclusion.die_with_parent()
+        control.close()
+        status = _reap_until_end_of(agent_pid)
+    except OSError as error:
+        control.send(json.dumps({"name": birth.name, "error": str(error)}).encode())
+    finally:
+        os._exit(status)
+
+
+def _settle(ground: Ground, birth: Birth, cgroups: list[int]) -> None:
+    """Be where the node shall be: its limits, its namespaces, its root, its name."""
+    for folder in cgroups:
+        joined = os.open(f"{birth.folder}/cgroup.procs", os.O_WRONLY, dir_fd=folder)
+        os.write(joined, b"0")
+        os.close(joined)
+        os.close(folder)
+    seclusion.unshare(APART)
+    nodes_root.settle(birth.folder)
+    socket.sethostname(birth.name)
+    quiet = os.open("/dev/null", os.O_RDONLY)
+    log = os.open(nodes_root.STORE / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.fchown(log, ground.uid, ground.gid)
+    for source, target in ((quiet, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(quiet)
+    os.close(log)
+
+
+def _be_agent(control: socket.socket, ground: Ground, birth: Birth) -> NoReturn:
+    """The second process of a node."""
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _privileges_gone(ground, birth)
+        control.send(json.dumps({"name": birth.name, "ready": True}).encode())
+        control.close()
+        gc.enable()
+        status = agent.main(birth.arguments)
+    except OSError as error:
+        control.send(json.dumps({"name": birth.name, "error": str(error)}).encode())
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _privileges_gone(ground: Ground, birth: Birth) -> None:
+    seclusion.drop_privileges(ground.uid, ground.gid)
+    seclusion.name_process(birth.name)
+
+
+def _reap_until_end_of(agent_pid: int) -> int:
+    """Wait for every process that ends, until the agent does. Its exit status."""
+    while True:
+        pid, status = os.wait()
+        if pid == agent_pid:
+            return abs(os.waitstatus_to_exitcode(status))
+
+
+if __name__ == "__main__":
+    main()
