@@ -176,7 +176,6 @@ class Emulation:
         self._shaper = open_shaper(self.shaper_choice, panel, self.scenario.seed)
         self._clean_up.callback(self._shaper.close)
         self._routes = HostRoutes(panel)
-        self._clean_up.callback(self._routes.close)
         self._apply(self.schedule.change(None, self._state))
         await self._meet_agents()
         gateways = {node.name: self.agents[node.name] for node in nodes if node.role is Role.GATEWAY}

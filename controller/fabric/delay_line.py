@@ -7,14 +7,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from controller.fabric import delay_line_process as line
-from controller.fabric.netlink import Rows, ShapingError
+from controller.fabric.netlink import ShapingError
 from controller.fabric.panel import Panel
-from controller.fabric.plan import ShapingPlan, queue_limit_bytes
+from controller.fabric.plan import DARK, ShapingPlan, queue_limit_bytes
+from controller.fabric.plan_memory import DROPPED, LOST, PlanMemory
 from controller.fabric.shaping import PatchTable, Segments
 from controller.timeline import IntArray
 
@@ -22,12 +24,10 @@ ANSWER_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 10.0
 
 RECORDS = np.dtype(
-    [
-        ("port", "=i4"), ("peer", "=i4"), ("delay_us", "=i8"), ("rate_bps", "=i8"), ("loss_ratio", "=f8"),
-        ("queue_limit_bytes", "=i8"), ("lost", "=i8"), ("dropped", "=i8"),
-    ]
-)  # fmt: skip
-"""The layout of delay_line_process.RECORD."""
+    [("peer", "=i8"), ("delay_us", "=i8"), ("rate_bps", "=i8"), ("loss_ratio", "=f8"), ("queue_limit_bytes", "=i8")]
+)
+"""The layout of plan_memory.RECORD."""
+COMMANDED = ("peer", "delay_us", "rate_bps", "loss_ratio")
 
 
 @dataclass(frozen=True)
@@ -41,52 +41,64 @@ class Drops:
 
 
 class DelayLineShaper:
-    """Shaping in user space; see delay_line_process."""
+    """Shaping in user space; see delay_line_process for how, and plan_memory for how a plan gets there."""
 
     name = "delay-line"
 
     def __init__(self, panel: Panel, seed: int) -> None:
+        self._panel = panel
         self._patches = PatchTable(panel)
         self._segments = Segments(panel)
         self._lock = threading.Lock()
-        self._control, theirs = socket.socketpair()
-        self._control.settimeout(ANSWER_TIMEOUT_S)
-        module = [sys.executable, "-m", line.__name__]
-        arguments = [str(os.getpid()), str(seed), str(panel.namespace)]
-        with theirs:
-            self._process = subprocess.Popen(module + arguments, stdin=theirs, stderr=subprocess.PIPE)
+        self._records = np.zeros(panel.n_port, RECORDS)  # all that is commanded
+        self._records["peer"] = DARK
+        descriptor = os.memfd_create("skyrack-delay-line")
         try:
-            self.apply(ShapingPlan.dark(panel.n_port))
+            os.ftruncate(descriptor, PlanMemory.size_bytes(panel.n_port))
+            self._memory = PlanMemory(descriptor, panel.n_port)
+            self._memory.publish(self._records.tobytes(), 0)
+            self._control, theirs = socket.socketpair()
+            self._control.settimeout(ANSWER_TIMEOUT_S)
+            with theirs:
+                numbers = (descriptor, panel.n_port, os.getpid(), seed)
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", line.__name__, *map(str, numbers), str(panel.namespace)],
+                    pass_fds=[descriptor], stdin=theirs, stderr=subprocess.PIPE,
+                )  # fmt: skip
+        finally:
+            os.close(descriptor)
+        try:
+            self._ask()
         except BaseException:
             self.close()
             raise
 
     def apply(self, plan: ShapingPlan) -> None:
-        """Make these directions so. Raises ShapingError if the plan cannot be, or the delay line does not answer."""
+        """Make these directions so. Raises ShapingError if the plan cannot be, or the delay line is gone."""
         peer = self._patches.after(plan)
         self._segments.bound(plan)
-        records = np.zeros(len(plan), RECORDS)
-        for name in ("port", "peer", "delay_us", "rate_bps", "loss_ratio"):
-            records[name] = getattr(plan, name)
-        records["queue_limit_bytes"] = queue_limit_bytes(plan.rate_bps)
-        self._ask(line.APPLY, records)
+        with self._lock:
+            if self._control.fileno() < 0 or self._process.poll() is not None:
+                raise self._ended()
+            for name in COMMANDED:
+                self._records[name][plan.port] = getattr(plan, name)
+            self._records["queue_limit_bytes"][plan.port] = queue_limit_bytes(plan.rate_bps)
+            self._memory.publish(self._records.tobytes(), time.monotonic_ns())
         self._patches.peer = peer
 
     def read_back(self) -> ShapingPlan:
-        """The state that the delay line holds."""
-        records, _, _ = self._read()
-        return ShapingPlan(
-            records["port"].astype(np.int64),
-            records["peer"].astype(np.int64),
-            records["delay_us"].astype(np.int64),
-            records["rate_bps"].astype(np.int64),
-            records["loss_ratio"].astype(np.float64),
-        )
+        """The state that the delay line holds, as it sees it."""
+        with self._lock:
+            self._ask()
+            held = np.frombuffer(self._memory.held(), RECORDS)
+        return ShapingPlan(np.arange(len(held)), *(held[name].copy() for name in COMMANDED))
 
     def drops(self) -> Drops:
         """What did not arrive, and why."""
-        records, overrun, refused = self._read()
-        return Drops(records["lost"].astype(np.int64), records["dropped"].astype(np.int64), overrun, refused)
+        with self._lock:
+            overrun, refused = self._ask()
+            counters = np.frombuffer(self._memory.counters(), np.int64).reshape(-1, 2)
+        return Drops(counters[:, LOST], counters[:, DROPPED], overrun, refused)
 
     def close(self) -> None:
         """End the delay line. Idempotent."""
@@ -98,27 +110,21 @@ class DelayLineShaper:
             self._process.wait(END_TIMEOUT_S)
         if self._process.stderr is not None:
             self._process.stderr.close()
+        self._memory.close()
 
-    def _read(self) -> tuple[Rows, int, int]:
-        records, overrun, refused = self._ask(line.READ_BACK, np.zeros(0, RECORDS))
-        return np.sort(records, order="port"), overrun, refused
-
-    def _ask(self, verb: int, records: Rows) -> tuple[Rows, int, int]:
-        with self._lock:
-            try:
-                self._control.sendall(line.HEADER.pack(verb, len(records), 0, 0) + records.tobytes())
-                header = line.receive_exactly(self._control, line.HEADER.size)
-                if header is None:
-                    raise self._ended()
-                _, count, overrun, refused = line.HEADER.unpack(header)
-                answer = line.receive_exactly(self._control, count * line.RECORD.size)
-                if answer is None:
-                    raise self._ended()
-            except TimeoutError as error:
-                raise ShapingError(f"the delay line did not answer within {ANSWER_TIMEOUT_S} s") from error
-            except OSError as error:
-                raise self._ended() from error
-        return np.frombuffer(answer, RECORDS), overrun, refused
+    def _ask(self) -> tuple[int, int]:
+        """Have the delay line show what it holds; frames it was too slow for, and frames that ports refused."""
+        try:
+            self._control.sendall(line.ASK)
+            answer = self._control.recv(line.ANSWER.size, socket.MSG_WAITALL)
+        except TimeoutError as error:
+            raise ShapingError(f"the delay line did not answer within {ANSWER_TIMEOUT_S} s") from error
+        except OSError as error:
+            raise self._ended() from error
+        if len(answer) < line.ANSWER.size:
+            raise self._ended()
+        _, overrun, refused = line.ANSWER.unpack(answer)
+        return overrun, refused
 
     def _ended(self) -> ShapingError:
         """Why the delay line is gone, in its own last words."""

@@ -1,14 +1,15 @@
 """A delay line in user space, the program: frames taken off panel ports are held back, thinned and put on their peers.
 
-Started by DelayLineShaper as `python -m controller.fabric.delay_line_process PARENT_PID SEED NAMESPACE`. It obeys the
-control socket, its standard input, and ends when that closes or the parent does. Standard library only, one process,
+Started by DelayLineShaper as `python -m controller.fabric.delay_line_process MEMORY_FD N_PORT PARENT_PID SEED
+NAMESPACE`. What is commanded it looks up, frame by frame, in the memory (see plan_memory). On its standard input, the
+control socket, it is asked what it holds; it ends when that closes or the parent does. Standard library, one process,
 one thread:
 
 - one packet socket takes from, and sends to, all ports: a socket a port would cost the kernel 12 ms each to close;
 - a frame's delay counts from the kernel's time stamp on it, so that a late wake-up costs nothing while it is under way;
 - frames travel with their virtio header, so that large (GSO) frames and unfinished checksums pass as they are;
-- a frame's fate is settled when it arrives, and it waits in one heap with its peer: a blackout or a handover changes
-  what comes later, never what is under way.
+- a frame's fate is settled as it is taken, by the plan of the moment at which it was sent, and it waits in one heap
+  with its peer: a blackout or a handover changes what comes later, never what is under way.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import sys
 import time
 from pathlib import Path
 
+from controller.fabric.plan_memory import DROPPED, LOST, PlanMemory, State
+
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_STATISTICS, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING = 263, 6, 15, 23
@@ -39,50 +42,38 @@ BURST = 16  # frames taken before the clock is looked at again
 NICENESS = -20  # a late wake-up is an error in every delay; real-time class where that may be had
 WAKE_S = 250e-6  # a sleeper wakes up to so late, so it sleeps so much less and then watches the clock,
 BUSY_S = 0.002  # but not for a frame due this soon after another: an eighth of a core goes into it at most
-OLDEST_S = 1.0
+OLDEST_NS = 10**9
 CONTROL_BYTES = socket.CMSG_SPACE(16)
 
-APPLY, READ_BACK = 1, 2
-HEADER = struct.Struct("=IIqq")
-"""Verb, number of records that follow; in answers then frames the socket was too slow for, frames a port refused."""
-RECORD = struct.Struct("=iiqqdqqq")
-"""Port, peer (-1: dark), delay in µs, rate in bit/s, loss ratio, queue limit in bytes; frames lost, frames the full
-queue dropped (both in answers only)."""
+ASK = b"?"
+ANSWER = struct.Struct("=qqq")
+"""The number of the plan that is shown as held; frames the socket was too slow for, frames a port refused."""
 
 _TIMESPEC = struct.Struct("=qq")
 _GSO = struct.Struct("=xBxxHHH")  # of struct virtio_net_hdr: gso_type, gso_size, csum_start, csum_offset
 
 
-class Direction:
-    """The state of one direction: what is commanded, and what its transmitter is busy with."""
+class Transmitter:
+    """What sends into one direction: what it is busy with, and its dice."""
 
-    __slots__ = (
-        "delay_s", "dropped", "free_mono_s", "last_due_mono_s", "loss_ratio", "lost", "peer", "queue_limit_s",
-        "random", "rate_bps", "record", "seconds_a_byte",
-    )  # fmt: skip
+    __slots__ = ("free_mono_s", "last_due_mono_s", "port", "random")
 
-    def __init__(self, record: tuple[int, int, int, int, float, int, int, int], seed: int) -> None:
-        self.random = random.Random(f"{seed}:{record[0]}").random  # noqa: S311  (a seeded run, no secrets)
-        self.free_mono_s = 0.0  # when the transmitter has sent what it holds
+    def __init__(self, port: int, seed: int) -> None:
+        self.port = port
+        self.random = random.Random(f"{seed}:{port}").random  # noqa: S311  (a seeded run, no secrets)
+        self.free_mono_s = 0.0  # when it has sent what it holds
         self.last_due_mono_s = 0.0
-        self.lost = self.dropped = 0
-        self.command(record)
-
-    def command(self, record: tuple[int, int, int, int, float, int, int, int]) -> None:
-        """Take on a new state. The transmitter goes on with what it holds."""
-        _, peer, delay_us, rate_bps, self.loss_ratio, queue_limit_bytes, _, _ = self.record = record
-        self.peer = None if peer < 0 else (f"p{peer}", 0)
-        self.delay_s = delay_us * 1e-6
-        self.seconds_a_byte = 8 / rate_bps if rate_bps else 0.0
-        self.queue_limit_s = queue_limit_bytes * self.seconds_a_byte
 
 
 class DelayLine:
     """All directions of a panel, and the frames under way."""
 
-    def __init__(self, frames: socket.socket, control: socket.socket, parent: int, seed: int) -> None:
-        self._frames, self._control, self._parent, self._seed = frames, control, parent, seed
-        self._directions: dict[str, Direction] = {}  # by the panel's name of the port
+    def __init__(
+        self, frames: socket.socket, control: socket.socket, memory: PlanMemory, n_port: int, parent: int, seed: int
+    ) -> None:
+        self._frames, self._control, self._memory = frames, control, memory
+        self._n_port, self._parent, self._seed = n_port, parent, seed
+        self._transmitters: dict[str, Transmitter] = {}  # by the panel's name of the port, as they are first used
         self._under_way: list[tuple[float, int, tuple[str, int], bytes]] = []  # heap of due, order, peer, frame
         self._accepted = self._overrun = self._refused = 0
         self._delivered_mono_s = 0.0
@@ -101,13 +92,15 @@ class DelayLine:
             readable, _, _ = select.select(watched, [], [], timeout_s)
             if self._frames in readable:
                 self._take()
-            if self._parent in readable or (self._control in readable and not self._obey()):
+            if self._parent in readable or (self._control in readable and not self._answer()):
                 return
 
     def _take(self) -> None:
-        receive, directions = self._frames.recvmsg, self._directions
-        now_mono_s = time.monotonic()
-        utc_less_mono_ns = time.time_ns() - time.monotonic_ns()
+        receive, transmitters, state = self._frames.recvmsg, self._transmitters, self._memory.state
+        # In this order a pause between the two makes frames seem sent later: none is judged by a plan it came after.
+        utc_ns = time.time_ns()
+        now_mono_ns = time.monotonic_ns()
+        utc_less_mono_ns = utc_ns - now_mono_ns
         for _ in range(BURST):
             try:
                 frame, control, _, source = receive(RECEIVE_BYTES, CONTROL_BYTES)
@@ -115,29 +108,41 @@ class DelayLine:
                 if not isinstance(error, BlockingIOError):
                     self._refused += 1
                 return
-            direction = directions.get(source[0])
-            if direction is not None and direction.peer is not None:
-                seconds, nanoseconds = _TIMESPEC.unpack(control[0][2])
-                arrived_mono_s = (seconds * 10**9 + nanoseconds - utc_less_mono_ns) * 1e-9
-                # between the two readings somebody may have set the time of day
-                arrived_mono_s = max(now_mono_s - OLDEST_S, min(time.monotonic(), arrived_mono_s))
-                self._accept(direction, direction.peer, frame, arrived_mono_s)
+            transmitter = transmitters.get(source[0]) or self._first_frame_of(source[0])
+            if transmitter is None:
+                continue
+            seconds, nanoseconds = _TIMESPEC.unpack(control[0][2])
+            sent_mono_ns = seconds * 10**9 + nanoseconds - utc_less_mono_ns
+            # between the two readings somebody may have set the time of day
+            sent_mono_ns = max(now_mono_ns - OLDEST_NS, min(time.monotonic_ns(), sent_mono_ns))
+            commanded = state(transmitter.port, sent_mono_ns)
+            if commanded[0] >= 0:
+                self._accept(transmitter, commanded, frame, sent_mono_ns * 1e-9)
 
-    def _accept(self, direction: Direction, peer: tuple[str, int], frame: bytes, arrived_mono_s: float) -> None:
+    def _first_frame_of(self, name: str) -> Transmitter | None:
+        """The transmitter of a port of the panel; None for any other interface."""
+        if not (name[0] == "p" and name[1:].isdecimal() and int(name[1:]) < self._n_port):
+            return None
+        made = self._transmitters[name] = Transmitter(int(name[1:]), self._seed)
+        return made
+
+    def _accept(self, transmitter: Transmitter, commanded: State, frame: bytes, sent_mono_s: float) -> None:
         """Settle when a frame is due at its peer, if ever."""
-        if direction.loss_ratio and direction.random() < direction.loss_ratio:
-            direction.lost += 1
+        peer, delay_us, rate_bps, loss_ratio, queue_limit_bytes = commanded
+        if loss_ratio and transmitter.random() < loss_ratio:
+            self._memory.count(transmitter.port, LOST)
             return
-        start_mono_s = max(arrived_mono_s, direction.free_mono_s)
-        sending_s = wire_bytes(frame) * direction.seconds_a_byte
-        if start_mono_s - arrived_mono_s + sending_s > direction.queue_limit_s:
-            direction.dropped += 1
+        start_mono_s = max(sent_mono_s, transmitter.free_mono_s)
+        seconds_a_byte = 8 / rate_bps if rate_bps else 0.0
+        sending_s = wire_bytes(frame) * seconds_a_byte
+        if start_mono_s - sent_mono_s + sending_s > queue_limit_bytes * seconds_a_byte:
+            self._memory.count(transmitter.port, DROPPED)
             return
-        direction.free_mono_s = start_mono_s + sending_s
-        due_mono_s = max(direction.free_mono_s + direction.delay_s, direction.last_due_mono_s)
-        direction.last_due_mono_s = due_mono_s
+        transmitter.free_mono_s = start_mono_s + sending_s
+        due_mono_s = max(transmitter.free_mono_s + delay_us * 1e-6, transmitter.last_due_mono_s)
+        transmitter.last_due_mono_s = due_mono_s
         self._accepted += 1
-        heapq.heappush(self._under_way, (due_mono_s, self._accepted, peer, frame))
+        heapq.heappush(self._under_way, (due_mono_s, self._accepted, (f"p{peer}", 0), frame))
 
     def _deliver(self) -> None:
         under_way, send = self._under_way, self._frames.sendto
@@ -152,29 +157,12 @@ class DelayLine:
             except OSError:  # the node has gone, or its end is down
                 self._refused += 1
 
-    def _obey(self) -> bool:
-        """Serve one request of the controller. False when there will be no more."""
-        header = receive_exactly(self._control, HEADER.size)
-        if header is None:
+    def _answer(self) -> bool:
+        """Show what is held, and tell what did not pass. False when there will be no more questions."""
+        if self._control.recv(len(ASK)) != ASK:
             return False
-        verb, count, _, _ = HEADER.unpack(header)
-        records = receive_exactly(self._control, count * RECORD.size)
-        if records is None:
-            return False
-        for record in RECORD.iter_unpack(records):
-            name = f"p{record[0]}"
-            if name in self._directions:
-                self._directions[name].command(record)
-            else:
-                self._directions[name] = Direction(record, self._seed)
-        answer = b""
-        if verb == READ_BACK:
-            answer = b"".join(
-                RECORD.pack(*each.record[:6], each.lost, each.dropped) for each in self._directions.values()
-            )
         self._overrun += struct.unpack("=II", self._frames.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
-        header = HEADER.pack(verb, len(answer) // RECORD.size, self._overrun, self._refused)
-        self._control.sendall(header + answer)
+        self._control.sendall(ANSWER.pack(self._memory.show_held(), self._overrun, self._refused))
         return True
 
 
@@ -191,17 +179,6 @@ def wire_bytes(frame: bytes) -> int:
     segments = max(1, -(-(length - header) // gso_size))
     headers: int = (segments - 1) * header
     return length + headers
-
-
-def receive_exactly(source: socket.socket, size: int) -> bytes | None:
-    """So many bytes, or None if the other end closed."""
-    received = bytearray()
-    while len(received) < size:
-        part = source.recv(size - len(received))
-        if not part:
-            return None
-        received += part
-    return bytes(received)
 
 
 def open_frames() -> socket.socket:
@@ -230,7 +207,8 @@ def hurry() -> None:
 def main() -> None:
     """Enter the panel's namespace and run the delay line."""
     control = socket.socket(fileno=sys.stdin.fileno())  # a low number, whatever the parent has open: see select(2)
-    parent_pid, seed, namespace = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    descriptor, n_port, parent_pid, seed = (int(each) for each in sys.argv[1:5])
+    namespace = Path(sys.argv[5])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to handle
     try:
         parent = os.pidfd_open(parent_pid)
@@ -246,7 +224,7 @@ def main() -> None:
     frames = open_frames()
     gc.disable()  # nothing here makes cycles, and a collection would be a late frame
     gc.freeze()
-    DelayLine(frames, control, parent, seed).run()
+    DelayLine(frames, control, PlanMemory(descriptor, n_port), n_port, parent, seed).run()
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ class Panel:
         self.has_ipv6 = has_ipv6
         self.nodes: tuple[NodePorts, ...] = ()
         self.port_start: IntArray = np.zeros(1, np.int64)  # (n_node + 1,): first port number of each node; their count
-        self._node_sockets: tuple[NetlinkSocket, ...] = ()  # (n_node,), each in its node's namespace
+        self.node_sockets: tuple[NetlinkSocket, ...] = ()  # (n_node,), each in its node's namespace
         self.socket = NetlinkSocket(namespace)
 
     @classmethod
@@ -182,7 +182,7 @@ class Panel:
         except OSError as error:
             raise FabricError(f"cannot enter the network namespace of {node.label}: {error}") from error
         finally:
-            self.nodes, self._node_sockets = tuple(nodes), tuple(sockets)
+            self.nodes, self.node_sockets = tuple(nodes), tuple(sockets)
         self.port_start = np.cumsum([0, *(len(node.ports) for node in nodes)])
         for index, node in enumerate(nodes):
             self._make_ports(node, int(self.port_start[index]))
@@ -198,7 +198,7 @@ class Panel:
         until then whatever is sent into it vanishes.
         """
         waiting = [(self.socket, self.namespace.name)]
-        waiting += [(own, node.label) for own, node in zip(self._node_sockets, self.nodes, strict=True)]
+        waiting += [(own, node.label) for own, node in zip(self.node_sockets, self.nodes, strict=True)]
 
         def all_up() -> bool:
             while waiting and _is_in_operation(waiting[-1][0]):
@@ -238,12 +238,12 @@ class Panel:
             rows["size_head"] = (8, _IFLA_GSO_MAX_SIZE)
             rows["size_bytes"] = size_bytes[mine]
             label = self.nodes[int(index)].label
-            _raise_refusals(f"cannot bound the segments of {label}", self._node_sockets[int(index)].send_rows(rows))
+            _raise_refusals(f"cannot bound the segments of {label}", self.node_sockets[int(index)].send_rows(rows))
 
     def close(self) -> None:
         """Remove the panel, and with it every port of the run. Idempotent."""
         self.socket.close()
-        for node_socket in self._node_sockets:
+        for node_socket in self.node_sockets:
             node_socket.close()
         remove_panel(self.run_id)
 

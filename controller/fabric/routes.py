@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.fabric import netlink
-from controller.fabric.netlink import NetlinkSocket, RouteError
+from controller.fabric.netlink import RouteError
 from controller.fabric.panel import NEXT_HOP, NEXT_HOP_IPV6, NODE_FIRST_IFINDEX, Panel, ipv6_address
 from controller.links.routes import WITHDRAWN, RouteChanges
 from controller.timeline import BoolArray, IntArray
@@ -51,17 +51,10 @@ def _family(number: int, next_hop: str, addresses: Sequence[str]) -> _Family:
 
 
 class HostRoutes:
-    """The host routes of a panel's nodes, the same for IPv4 and IPv6."""
+    """The host routes of a connected panel's nodes, the same for IPv4 and IPv6, by the panel's own sockets in them."""
 
     def __init__(self, panel: Panel) -> None:
         self._panel = panel
-        self._sockets: list[NetlinkSocket] = []
-        for node in panel.nodes:
-            try:
-                self._sockets.append(NetlinkSocket(node.network_namespace))
-            except OSError as error:
-                self.close()
-                raise RouteError(f"cannot enter the network namespace of {node.label}: {error}") from error
         addresses = [node.address for node in panel.nodes]
         self._families = [_family(socket.AF_INET, NEXT_HOP, addresses)]
         if panel.has_ipv6:
@@ -76,11 +69,6 @@ class HostRoutes:
         self._send(changes, ~going)
         self._send(changes, going)
 
-    def close(self) -> None:
-        """Let go of the nodes; their routes stay as they are. Idempotent."""
-        for node_socket in self._sockets:
-            node_socket.close()
-
     def _send(self, changes: RouteChanges, chosen: BoolArray) -> None:
         chosen_rows = np.flatnonzero(chosen)
         order = chosen_rows[np.argsort(changes.node[chosen_rows], kind="stable")]
@@ -91,7 +79,7 @@ class HostRoutes:
         for family in self._families:
             rows = _rows(family, changes, order)
             for first, end in zip([0, *bounds.tolist()], [*bounds.tolist(), len(order)], strict=True):
-                refusals = self._sockets[int(node[first])].send_rows(rows[first:end])
+                refusals = self._panel.node_sockets[int(node[first])].send_rows(rows[first:end])
                 if refusals:
                     row = order[first + refusals[0].row]
                     raise RouteError(f"{self._label(changes, int(row))}: {refusals[0]}")

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from controller.errors import InputError, SkyrackError
-from controller.fabric import delay_line_process
-from controller.fabric.delay_line import RECORDS, DelayLineShaper
+from controller.fabric.delay_line import DelayLineShaper
 from controller.fabric.namespaces import (
     NAMED,
     create_namespace,
@@ -24,8 +23,8 @@ from controller.fabric.namespaces import (
 )
 from controller.fabric.netlink import FabricError, ShapingError
 from controller.fabric.panel import NodePorts, Panel, panel_run_ids, remove_panel
-from controller.fabric.plan import ShapingPlan
-from tests.kernel.world import MBIT, Link, World, dark, living, opened_world, plan, wait_for
+from controller.fabric.plan import DARK, ShapingPlan
+from tests.kernel.world import Link, World, dark, living, opened_world, plan, wait_for
 
 OWNER = """
 import sys, time
@@ -98,15 +97,25 @@ def test_what_is_under_way_at_a_handover_still_arrives(trio: World) -> None:
     assert abs(np.percentile(over.delay_ms, 20) - 200.0) <= 2.0
 
 
-@pytest.mark.parametrize("words", ["qdisc replace dev p1 root netem delay 70ms", "qdisc del dev p1 root"])
-def test_a_direction_broken_from_outside_is_found_and_comes_back(pair: World, words: str) -> None:
-    """What is changed behind the shaper's back is read back as one direction that drifted, and heals by its plan."""
+@pytest.mark.parametrize(
+    ("words", "word", "instead"),
+    [("qdisc replace dev p1 root netem delay 70ms", 0, 70_000), ("qdisc del dev p1 root", -1, DARK)],
+)
+def test_a_direction_broken_from_outside_is_found_and_comes_back(
+    pair: World, words: str, word: int, instead: int
+) -> None:
+    """What is changed behind the shaper's back is in force, is read back as one direction that drifted, and heals."""
     commanded = plan(Link(0, 1, delay_us=5_000))
     pair.shaper.apply(commanded)
-    if isinstance(pair.shaper, DelayLineShaper):  # it has no qdisc: its process is told another delay than its owner's
-        pair.shaper._ask(delay_line_process.APPLY, np.array([(0, 1, 70_000, MBIT, 0.0, 1 << 20, 0, 0)], RECORDS))
+    if isinstance(pair.shaper, DelayLineShaper):  # it has no qdisc: somebody writes into the memory that it obeys
+        (pid,) = processes_in(pair.panel.namespace)
+        _break_record(pid, int(commanded.delay_us[0]), word, instead)
     else:
         subprocess.run(["tc", "-n", pair.panel.namespace.name, *words.split()], check=True, capture_output=True)
+    with pair.sending(0, 1) as traffic:
+        traffic.send(20, 0.004)
+        broken_ms = traffic.received().delay_ms
+    assert len(broken_ms) == 0 or abs(np.percentile(broken_ms, 20) - 5.0) > 2.0
     drifted = commanded.changed_from(pair.shaper.read_back())
     assert drifted.port.tolist() == [0]
     pair.shaper.apply(drifted)
@@ -116,6 +125,15 @@ def test_a_direction_broken_from_outside_is_found_and_comes_back(pair: World, wo
         delay_ms = traffic.received().delay_ms
     assert len(delay_ms) == 50
     assert abs(np.percentile(delay_ms, 20) - 5.0) <= 1.0
+
+
+def _break_record(pid: int, delay_us: int, word: int, instead: int) -> None:
+    """Change a word, counted from the delay, of the first record of this delay in a delay line's memory."""
+    memory = next(each for each in Path(f"/proc/{pid}/fd").iterdir() if "memfd:" in str(each.readlink()))
+    with memory.open("r+b") as opened:
+        first = np.frombuffer(opened.read(), np.int64).tolist().index(delay_us)
+        opened.seek(8 * (first + word))
+        opened.write(np.int64(instead).tobytes())
 
 
 def test_a_panel_is_removed_once_and_only_it(shaper_name: str) -> None:
@@ -188,8 +206,30 @@ def test_a_delay_line_that_died_is_told_at_the_next_plan() -> None:
         assert isinstance(world.shaper, DelayLineShaper)
         (pid,) = processes_in(world.panel.namespace)
         os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not living(Path(f"/proc/{pid}")), "the delay line ended")
         with pytest.raises(ShapingError, match=f"process {pid}.* status -9"):
             world.shaper.apply(plan(Link(0, 1)))
+
+
+def test_however_late_a_frame_is_judged_by_the_plan_that_held_when_it_was_sent() -> None:
+    """While the delay line stands still, frames are sent, a blackout begins, more are sent, it ends, more are sent: of
+    all that it then finds at once, those sent in the blackout vanish and the others arrive."""
+    with opened_world("delay-line", n_node=2, n_port=1) as world:
+        world.route((0, 1, 0), (1, 0, 0))
+        link = plan(Link(0, 1, delay_us=5_000))
+        world.shaper.apply(link)
+        (pid,) = processes_in(world.panel.namespace)
+        with world.sending(0, 1) as traffic:
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                for state in (dark(0, 1), link, dark(0, 1), link):
+                    traffic.send(10, 0.0)
+                    world.shaper.apply(state)
+                traffic.send(10, 0.0)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            arrived = traffic.received().number.tolist()
+    assert arrived == [number for number in range(50) if number // 10 in (0, 2, 4)]
 
 
 def test_the_delay_line_says_what_it_dropped() -> None:

@@ -160,9 +160,7 @@ def opened_world(shaper: str, n_node: int, n_port: int = 2, seed: int = 1) -> It
         panel.connect(nodes)
         opened = open_shaper(ShaperChoice(shaper, "test"), panel, seed)
         stack.callback(opened.close)
-        routes = HostRoutes(panel)
-        stack.callback(routes.close)
-        yield World(panel, opened, routes, nodes)
+        yield World(panel, opened, HostRoutes(panel), nodes)
 
 
 def tcp_transfer(world: World, source: int, target: int, data: bytes) -> tuple[float, str]:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from controller.fabric.delay_line import RECORDS
-from controller.fabric.delay_line_process import RECORD, wire_bytes
+from controller.fabric.delay_line_process import wire_bytes
 from controller.fabric.netem import limit_packets
 from controller.fabric.plan import DARK, FRAME_BYTES, ShapingPlan, queue_limit_bytes, segment_bytes, shaping_plan
+from controller.fabric.plan_memory import RECORD
 from controller.timeline import LinkTable, Sky
 
 # Nodes 0, 1 and 2 with 2, 1 and 2 ports; links 0.1 – 1.0, 0.0 – 2.1 and 1.0 – 2.0.
@@ -100,8 +101,8 @@ def test_a_large_frame_fills_the_wire_with_its_headers_once_a_segment() -> None:
     assert wire_bytes(bytes(10) + bytes(60)) == 60
 
 
-def test_both_ends_of_the_delay_lines_socket_mean_the_same_record() -> None:
+def test_both_ends_of_the_delay_lines_memory_mean_the_same_record() -> None:
     """The controller's numpy layout is the struct that the delay line unpacks."""
-    row = np.array([(1, -1, 2, 3, 0.25, 4, 5, 6)], RECORDS)
+    row = np.array([(-1, 2, 3, 0.25, 4)], RECORDS)
     assert RECORDS.itemsize == RECORD.size
-    assert RECORD.unpack(row.tobytes()) == (1, -1, 2, 3, 0.25, 4, 5, 6)
+    assert RECORD.unpack(row.tobytes()) == (-1, 2, 3, 0.25, 4)
