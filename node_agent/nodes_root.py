@@ -54,10 +54,10 @@ def enter(staging: Path, machine: Path, control_root: Path, store_root: Path, ho
         seclusion.mount(f"/dev/{name}", staging / "dev" / name, "none", seclusion.MS_BIND)
     for name, of_process in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         (staging / "dev" / name).symlink_to(f"/proc/self/fd{of_process}")
-    for folder in (CONTROL, STORE, TMP, SHM, Path("/var/tmp"), Path("/proc"), _ALL_CONTROL, _ALL_STORES):  # noqa: S108
+    for folder in (CONTROL, STORE, TMP, SHM, Path("/var/tmp"), Path("/proc"), Path("/sys"), _ALL_CONTROL, _ALL_STORES):  # noqa: S108
         (staging / folder.relative_to("/")).mkdir(parents=True)
-    # The kernel lets a user's own namespace mount a /proc where one is to be seen already.
-    seclusion.mount("/proc", staging / "proc", "none", seclusion.MS_BIND | MS_REC)
+    for name in ("proc", "sys"):  # the kernel lets a user's own namespace mount one where one is to be seen already
+        seclusion.mount(f"/{name}", staging / name, "none", seclusion.MS_BIND | MS_REC)
     seclusion.bind(control_root, staging / _ALL_CONTROL.relative_to("/"))
     seclusion.bind(store_root, staging / _ALL_STORES.relative_to("/"))
     seclusion.mount("", staging, "none", seclusion.MS_REMOUNT | seclusion.MS_BIND | seclusion.MS_RDONLY | _TMPFS)
@@ -70,6 +70,7 @@ def settle(node_folder: str) -> None:
     Before: `enter` was called by a parent; the process is the first of its process namespace. Raises OSError.
     """
     seclusion.mount("proc", "/proc", "proc", _TMPFS)
+    seclusion.mount("sysfs", "/sys", "sysfs", _TMPFS | seclusion.MS_RDONLY)
     for own, everybodys in ((CONTROL, _ALL_CONTROL), (STORE, _ALL_STORES)):
         seclusion.bind(everybodys / node_folder, own)
         seclusion.unmount(everybodys)

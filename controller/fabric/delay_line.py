@@ -63,7 +63,7 @@ class DelayLineShaper:
                 numbers = (descriptor, panel.n_port, os.getpid(), seed)
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", line.__name__, *map(str, numbers), str(panel.namespace)],
-                    pass_fds=[descriptor], stdin=theirs, stderr=subprocess.PIPE,
+                    pass_fds=[descriptor], stdin=theirs.fileno(), stderr=subprocess.PIPE,
                 )  # fmt: skip
         finally:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The runtime contract over a real Docker Engine, with the real node image and agent in it."""
+"""The contract of runtimes, held by each of them with real nodes: Docker's and that of namespaces."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from controller.errors import MachineError, SkyrackError
-from controller.runs import RunPlace, list_runs, remove_run
-from controller.runtime.contract import NodeSpec
-from controller.runtime.docker import DockerRuntime, connect
+from controller.errors import SkyrackError
+from controller.runs import MACHINE, RunPlace, list_runs, remove_run
+from controller.runtime.choose import open_runtime
+from controller.runtime.contract import NodeSpec, Runtime
 
 DEADLINE_S = 60.0
 MEMORY_BYTES = 256 * 1024 * 1024
+MANY = 32
+STORE_BYTES = 8 * 1024 * 1024
+PIDS_LIMIT = 64
+CPU_LIMIT = 0.5
 
 # A controller that starts nodes and tells how far it is; it is to be killed.
 STARTER = """
 import sys
 from pathlib import Path
-from controller.runs import RunPlace
-from controller.runtime.docker import DockerRuntime
-from tests.docker.test_runtime import specs_of
+from controller.runs import MACHINE, RunPlace
+from controller.runtime.choose import open_runtime
+from tests.runtimes.test_contract import specs_of
 with RunPlace.create("killed", Path("/out"), 8) as place:
-    runtime = DockerRuntime()
+    runtime = open_runtime(sys.argv[1], MACHINE.run)
     print(place.run_id, flush=True)
     runtime.start(specs_of(place, 8), lambda count: print(count, flush=True))
     print("up", flush=True)
@@ -56,9 +59,9 @@ def specs_of(place: RunPlace, n_node: int) -> list[NodeSpec]:
             store_dir=place.store_dir(index),
             hosts_file=place.hosts_file,
             memory_bytes=MEMORY_BYTES,
-            cpu_limit=0.5,
-            pids_limit=64,
-            store_bytes=64 << 20,
+            cpu_limit=CPU_LIMIT,
+            pids_limit=PIDS_LIMIT,
+            store_bytes=STORE_BYTES,
         )
         for index in range(n_node)
     ]
@@ -69,35 +72,32 @@ def ignore(_count: int) -> None:
 
 
 @pytest.fixture
-def runtime() -> Iterator[DockerRuntime]:
+def runtime(kind: str) -> Runtime:
     """The runtime as the controller has it."""
-    opened = DockerRuntime()
-    yield opened
-    opened.close()
+    return open_runtime(kind, MACHINE.run)
 
 
 @pytest.fixture
-def place(runtime: DockerRuntime) -> Iterator[RunPlace]:
+def place(runtime: Runtime) -> Iterator[RunPlace]:
     """A run's place; whatever its test started is removed."""
-    with RunPlace.create("test", Path("/out"), 4) as made:
+    with RunPlace.create("test", Path("/out"), MANY) as made:
         yield made
         runtime.remove(made.run_id)
 
 
 @pytest.fixture(scope="module")
-def lived_in() -> Iterator[tuple[DockerRuntime, RunPlace]]:
+def lived_in(kind: str) -> Iterator[tuple[Runtime, RunPlace]]:
     """Two nodes that run, for tests that only look."""
-    runtime = DockerRuntime()
+    runtime = open_runtime(kind, MACHINE.run)
     with RunPlace.create("test", Path("/out"), 2) as place:
         try:
             runtime.start(specs_of(place, 2), ignore)
             yield runtime, place
         finally:
             runtime.remove(place.run_id)
-            runtime.close()
 
 
-def said(runtime: DockerRuntime, run_id: str, *argv: str, capfd: pytest.CaptureFixture[str]) -> str:
+def said(runtime: Runtime, run_id: str, *argv: str, capfd: pytest.CaptureFixture[str]) -> str:
     """What a command in node1 writes to its standard output; it must succeed."""
     with open(os.devnull) as nothing:
         before = sys.stdin
@@ -129,7 +129,7 @@ def answers(path: Path) -> bool:
     return True
 
 
-def test_life_of_a_run(runtime: DockerRuntime, place: RunPlace) -> None:
+def test_life_of_a_run(runtime: Runtime, place: RunPlace) -> None:
     """Nodes start in any order and are counted, live in namespaces of their own, answer, and are removed once."""
     counts: list[int] = []
     handles = runtime.start(specs_of(place, 4), counts.append)
@@ -146,7 +146,7 @@ def test_life_of_a_run(runtime: DockerRuntime, place: RunPlace) -> None:
 
 
 def test_a_node_has_no_network_but_the_emulated_one(
-    lived_in: tuple[DockerRuntime, RunPlace], capfd: pytest.CaptureFixture[str]
+    lived_in: tuple[Runtime, RunPlace], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Until the fabric gives it ports, a node has its loopback and nothing else."""
     runtime, place = lived_in
@@ -154,7 +154,7 @@ def test_a_node_has_no_network_but_the_emulated_one(
     assert [link for link in links if link not in ("tunl0", "sit0", "ip6tnl0")] == ["lo"]
 
 
-def test_a_node_has_no_privilege(lived_in: tuple[DockerRuntime, RunPlace], capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_node_has_no_privilege(lived_in: tuple[Runtime, RunPlace], capfd: pytest.CaptureFixture[str]) -> None:
     """The agent is an ordinary user without any capability, may gain none, and cannot write to its root."""
     runtime, place = lived_in
     status = said(runtime, place.run_id, "cat", "/proc/1/status", capfd=capfd)
@@ -170,7 +170,7 @@ def test_a_node_has_no_privilege(lived_in: tuple[DockerRuntime, RunPlace], capfd
 
 
 def test_a_node_knows_itself_and_the_others(
-    lived_in: tuple[DockerRuntime, RunPlace], capfd: pytest.CaptureFixture[str]
+    lived_in: tuple[Runtime, RunPlace], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A node's host name is its name, and every node's name has its address."""
     runtime, place = lived_in
@@ -178,9 +178,7 @@ def test_a_node_knows_itself_and_the_others(
     assert said(runtime, place.run_id, "getent", "hosts", "node0", capfd=capfd).split() == ["10.64.0.1", "node0"]
 
 
-def test_a_node_can_ping_and_compute(
-    lived_in: tuple[DockerRuntime, RunPlace], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_node_can_ping_and_compute(lived_in: tuple[Runtime, RunPlace], capfd: pytest.CaptureFixture[str]) -> None:
     """Without capabilities ping still starts, and jobs find numpy, with their bytecode already there."""
     runtime, place = lived_in
     assert "ping" in said(runtime, place.run_id, "ping", "-V", capfd=capfd)
@@ -192,59 +190,48 @@ def test_a_node_can_ping_and_compute(
     assert said(runtime, place.run_id, "ls", computed[1], capfd=capfd).strip() == computed[1]
 
 
-def test_a_node_has_its_limits(lived_in: tuple[DockerRuntime, RunPlace]) -> None:
-    """Memory, CPU and process limits are the specified ones, there is no swap, and nothing restarts by itself."""
-    _, place = lived_in
-    client = connect()
-    try:
-        limits = client.containers.get(f"skyrack-{place.run_id}-node1").attrs["HostConfig"]
-    finally:
-        client.close()
-    assert limits["Memory"] == limits["MemorySwap"] == MEMORY_BYTES
-    assert limits["NanoCpus"] == 500_000_000
-    assert limits["PidsLimit"] == 64
-    assert limits["RestartPolicy"]["Name"] == "no"
-
-
 EXEC = """
 import sys
-from controller.runtime.docker import DockerRuntime
-sys.exit(DockerRuntime().exec(sys.argv[1], "node1", sys.argv[2:]))
+from controller.runs import MACHINE
+from controller.runtime.choose import open_runtime
+sys.exit(open_runtime(sys.argv[1], MACHINE.run).exec(sys.argv[2], "node1", sys.argv[3:]))
 """
 
 
-def executed(place: RunPlace, *argv: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def executed(nodes: tuple[Runtime, RunPlace], *argv: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """A command in node1 through pipes, as in a shell pipeline."""
+    runtime, place = nodes
     return subprocess.run(
-        [sys.executable, "-c", EXEC, place.run_id, *argv], input=stdin, capture_output=True, timeout=DEADLINE_S
+        [sys.executable, "-c", EXEC, runtime.name, place.run_id, *argv],
+        input=stdin,
+        capture_output=True,
+        timeout=DEADLINE_S,
     )
 
 
-def test_exec_gives_the_commands_own_streams_and_status(lived_in: tuple[DockerRuntime, RunPlace]) -> None:
+def test_exec_gives_the_commands_own_streams_and_status(lived_in: tuple[Runtime, RunPlace]) -> None:
     """Standard output, standard error and the exit status are the command's; many bytes pass unchanged."""
-    _, place = lived_in
-    mixed = executed(place, "sh", "-c", "echo out; echo err >&2; exit 7")
+    mixed = executed(lived_in, "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (mixed.stdout, mixed.stderr, mixed.returncode) == (b"out\n", b"err\n", 7)
     data = os.urandom(3_000_000)
-    echoed = executed(place, "sha256sum", stdin=data)
+    echoed = executed(lived_in, "sha256sum", stdin=data)
     assert echoed.stdout.split()[0].decode() == hashlib.sha256(data).hexdigest()
-    assert executed(place, "cat", stdin=data).stdout == data
+    assert executed(lived_in, "cat", stdin=data).stdout == data
 
 
-def test_exec_of_what_is_not_there(lived_in: tuple[DockerRuntime, RunPlace]) -> None:
+def test_exec_of_what_is_not_there(lived_in: tuple[Runtime, RunPlace]) -> None:
     """A command that does not exist has the shell's exit status for that."""
-    _, place = lived_in
-    assert executed(place, "no-such-command").returncode in (126, 127)
+    assert executed(lived_in, "no-such-command").returncode in (126, 127)
 
 
-def test_exec_on_a_terminal(lived_in: tuple[DockerRuntime, RunPlace]) -> None:
+def test_exec_on_a_terminal(lived_in: tuple[Runtime, RunPlace]) -> None:
     """With a terminal, the command has one too: a shell can be typed into, and its exit status comes back."""
-    _, place = lived_in
+    runtime, place = lived_in
     child, terminal = pty.fork()
     if child == 0:
-        os.execv(sys.executable, [sys.executable, "-c", EXEC, place.run_id, "sh"])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, "-c", EXEC, runtime.name, place.run_id, "sh"])  # noqa: S606
     seen = b""
-    typed = [(b"$ ", b"tty; exit 5\n")]
+    typed = [(b"$ ", b"[ -t 0 ] && echo a-terminal; exit 5\n")]
     until_mono_s = time.monotonic() + DEADLINE_S
     while time.monotonic() < until_mono_s:
         try:
@@ -255,70 +242,60 @@ def test_exec_on_a_terminal(lived_in: tuple[DockerRuntime, RunPlace]) -> None:
             os.write(terminal, typed.pop(0)[1])
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
-    assert b"/dev/pts/0" in seen
+    assert b"a-terminal\r\n" in seen.replace(b"echo a-terminal", b"")
 
 
-def test_remove_touches_nothing_else(runtime: DockerRuntime, place: RunPlace) -> None:
-    """Another run's node and a container of somebody else's outlive the removal of a run."""
-    client = connect()
-    image = runtime.image
+def test_a_node_whose_agent_is_killed_is_gone_and_the_others_are_not(runtime: Runtime, place: RunPlace) -> None:
+    """Whatever lived in it ends too, its commands included, and its removal is that of any other node."""
+    handles = runtime.start(specs_of(place, 2), ignore)
+    argv = [sys.executable, "-c", EXEC, runtime.name, place.run_id, "sh", "-c", "echo in; sleep 600"]
+    inside = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    assert inside.stdout is not None
+    assert inside.stdout.readline() == b"in\n"
+    os.kill(handles[1].pid, signal.SIGKILL)
+    wait_for(lambda: runtime.alive(place.run_id) == {"node0"})
+    assert inside.wait(DEADLINE_S) == 137
+    inside.stdout.close()
+    runtime.remove(place.run_id)
+    assert place.run_id not in runtime.run_ids()
+
+
+def test_remove_touches_nothing_else(runtime: Runtime, place: RunPlace) -> None:
+    """Another run's node outlives the removal of a run."""
     with RunPlace.create("other", Path("/out"), 1) as other:
-        stranger = client.containers.create(image, network_mode="none", labels={"somebody": "else"})
         try:
             runtime.start(specs_of(other, 1), ignore)
             runtime.start(specs_of(place, 2), ignore)
             assert runtime.remove(place.run_id) == 2
             assert runtime.alive(other.run_id) == {"node0"}
-            stranger.reload()
         finally:
             runtime.remove(other.run_id)
-            stranger.remove(force=True)
-            client.close()
 
 
-def test_a_start_that_is_removed_leaves_nothing(runtime: DockerRuntime, place: RunPlace) -> None:
+def test_a_start_that_is_removed_leaves_nothing(runtime: Runtime, place: RunPlace) -> None:
     """Removal while nodes are starting breaks the start off; after it, nothing comes to life any more."""
     first = threading.Event()
     failures: list[Exception] = []
 
     def start() -> None:
-        specs = [replace(spec, name=f"{spec.name}-{turn}") for turn in range(8) for spec in specs_of(place, 4)]
         try:
-            runtime.start(specs, lambda _: first.set())
+            runtime.start(specs_of(place, MANY), lambda _: first.set())
         except SkyrackError as error:
             failures.append(error)
 
     starting = threading.Thread(target=start)
     starting.start()
     assert first.wait(DEADLINE_S)
-    assert 0 < runtime.remove(place.run_id) < 32
+    assert 0 < runtime.remove(place.run_id) < MANY
     starting.join(DEADLINE_S)
     assert "was removed while its nodes were starting" in str(failures[0])
     assert place.run_id not in runtime.run_ids()
 
 
-def test_a_missing_image_is_told_before_anything_starts(place: RunPlace) -> None:
-    """Without the image the user is told how to build it, and no container is made."""
-    runtime = DockerRuntime("skyrack-node:nobody-built-this")
-    try:
-        with pytest.raises(MachineError, match="nobody-built-this has not been built: run `make setup`"):
-            runtime.start(specs_of(place, 1), ignore)
-        assert place.run_id not in runtime.run_ids()
-    finally:
-        runtime.close()
-
-
-def test_a_node_that_exists_already(runtime: DockerRuntime, place: RunPlace) -> None:
-    """Docker's refusal names the node and carries Docker's reason."""
-    runtime.start(specs_of(place, 1), ignore)
-    with pytest.raises(SkyrackError, match=r"Docker could not start the node node0: .*already in use"):
-        runtime.start(specs_of(place, 1), ignore)
-
-
 @pytest.mark.parametrize("moment", ["run id", "2", "up", "after up"])
-def test_a_killed_controller_leaves_nothing_after_removal(runtime: DockerRuntime, moment: str) -> None:
+def test_a_killed_controller_leaves_nothing_after_removal(runtime: Runtime, moment: str) -> None:
     """A controller killed before, during and after the start, and while it removes, leaves nothing that stays."""
-    process = subprocess.Popen([sys.executable, "-c", STARTER], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", STARTER, runtime.name], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     run_id = process.stdout.readline().strip()
     wanted = {"run id": None, "after up": "up"}.get(moment, moment)
@@ -333,5 +310,5 @@ def test_a_killed_controller_leaves_nothing_after_removal(runtime: DockerRuntime
     assert not any(place.alive for place in list_runs() if place.run_id == run_id)
     remove_run(run_id, [runtime], lambda _: False)
     assert run_id not in runtime.run_ids()
-    assert not Path("/run/skyrack", run_id).exists()
-    assert not Path("/var/lib/skyrack", run_id).exists()
+    assert not (MACHINE.run / run_id).exists()
+    assert not (MACHINE.store / run_id).exists()
