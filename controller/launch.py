@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller import runs
+from controller import owner, runs
 from controller.api.server import STOP_GRACE_S, serve
 from controller.doctor import diagnose, require, use_open_files
 from controller.emulation import Emulation, Phase
@@ -92,7 +92,7 @@ def _reachable_runtimes() -> Iterator[list[Runtime]]:
     """Every runtime that may hold something of some run. A mute engine's error is raised at the end of the block."""
     runtimes: list[Runtime] = [NamespaceRuntime(runs.MACHINE.run)]
     mute: MachineError | None = None
-    if engine_is_there():
+    if owner.is_machine_root() and engine_is_there():
         try:
             runtimes.append(DockerRuntime())
         except MachineError as error:

@@ -18,6 +18,7 @@ from controller.errors import MachineError
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 WHOLE_MAP = ["0", "0", "4294967295"]  # user_namespaces(7): of the first user namespace
 UID_MAP = Path("/proc/self/uid_map")
+ROOTS_RUNS = Path("/run/skyrack")
 
 
 def user_map() -> list[str]:
@@ -40,10 +41,15 @@ def outer_uid() -> int:
     return int(user_map()[1]) if is_root_of_own() else os.geteuid()
 
 
+def root_has_runs() -> bool:
+    """Whether there are runs which an ordinary user does not see."""
+    return not is_machine_root() and ROOTS_RUNS.is_dir() and any(path.is_dir() for path in ROOTS_RUNS.iterdir())
+
+
 def run_root() -> Path:
     """What has a folder a run: short, since a Unix socket's path ends at 107 bytes."""
     if is_machine_root():
-        return Path("/run/skyrack")
+        return ROOTS_RUNS
     runtime_dir = os.environ.get("XDG_RUNTIME_DIR")
     return Path(runtime_dir) / "skyrack" if runtime_dir else Path(f"/tmp/skyrack-{outer_uid()}")  # noqa: S108
 

@@ -1,9 +1,10 @@
 """Agents without an engine: forked from one process that has imported everything, each apart from the machine.
 
 Run as `python -m node_agent.zygote CONTROL_FD RUN_ID`. The control socket (SOCK_SEQPACKET, a JSON document a message)
-first brings the `Ground` of all nodes, then a `Birth` a node. Answers: `{"name", "pid"}` once a node is forked,
-`{"name", "ready": true}` or `{"name", "error"}` when it has settled. When the socket closes, or this process dies,
-every node dies at once: whoever owns the socket owns the nodes, also after kill -9.
+first brings the `Ground` of all nodes, then a `Birth` a node. Each agent answers `{"name"}` when it has settled, or
+`{"name", "error"}`; who it is the receiver knows from the kernel (SCM_CREDENTIALS). The zygote is the first process of
+a process namespace that has all others in it: when the socket closes, or the zygote dies, every node dies with it. So
+whoever owns the socket owns the nodes, also after kill -9.
 
 A node is two processes in namespaces of its own (network, processes, mounts, host name, messages, cgroup): the first
 reaps what loses its parent, the second is the agent. Forked, they share the pages of everything that was imported.
@@ -61,9 +62,19 @@ class Birth:
 
 
 def main() -> None:
-    """The program: fork a node whenever one is asked for, until the control socket closes."""
-    control = socket.socket(fileno=int(sys.argv[1]))
+    """The program: be the first process of a namespace, and serve there."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to handle
+    seclusion.unshare(seclusion.CLONE_NEWPID)
+    pid = os.fork()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    if pid:
+        control.close()
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    _serve(control)
+
+
+def _serve(control: socket.socket) -> None:
+    """Fork a node whenever one is asked for, until the control socket closes."""
     woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakes)
@@ -98,11 +109,9 @@ def main() -> None:
                 return
             birth = Birth(**json.loads(request))
             seclusion.unshare(seclusion.CLONE_NEWPID)
-            pid = os.fork()
-            if not pid:
+            if not os.fork():
                 _live(control, ground, birth, cgroups)
             seclusion.set_namespace(own_pids, seclusion.CLONE_NEWPID)
-            control.send(json.dumps({"name": birth.name, "pid": pid}).encode())
 
 
 def _live(control: socket.socket, ground: Ground, birth: Birth, cgroups: list[int]) -> NoReturn:
@@ -116,7 +125,6 @@ def _live(control: socket.socket, ground: Ground, birth: Birth, cgroups: list[in
         if not agent_pid:
             _be_agent(control, ground, birth)
         _privileges_gone(ground, birth)
-        seclusion.die_with_parent()
         control.close()
         status = _reap_until_end_of(agent_pid)
     except OSError as error:
@@ -150,7 +158,7 @@ def _be_agent(control: socket.socket, ground: Ground, birth: Birth) -> NoReturn:
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         _privileges_gone(ground, birth)
-        control.send(json.dumps({"name": birth.name, "ready": True}).encode())
+        control.send(json.dumps({"name": birth.name}).encode())
         control.close()
         gc.enable()
         status = agent.main(birth.arguments)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from controller.cli.runs_of import client_of, the_run
+from controller.cli.runs_of import client_of, live_with, the_run
 from controller.cli.terminal import out, table
 from controller.errors import InputError
 from protos.skyrack.v1 import controller_pb2
@@ -311,10 +311,11 @@ def capture(
     Ctrl-C ends it early. It ends by itself at its time, its count, or a file of 1 GiB. Inbound and outbound are as the
     node sees them.
     """
+    place = the_run(run_id)
+    live_with(place)
     from controller.fabric.capture import CapturePort, panel_of
     from controller.fabric.capture import capture as capture_frames
 
-    place = the_run(run_id)
     with client_of(place.run_id) as client:
         ports = [CapturePort(port.number, f"{port.node} {port.name}") for port in client.find_ports(target)]
     try:

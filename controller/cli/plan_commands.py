@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import click
 
 from controller.cli import sky_commands
-from controller.cli.run_commands import RUNTIMES
+from controller.cli.run_commands import RUNTIMES, be_root
 from controller.cli.terminal import out, table
 from controller.errors import InputError, MachineError
 
@@ -20,6 +21,8 @@ from controller.errors import InputError, MachineError
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def doctor(nodes: int, runtime: str, as_json: bool) -> None:
     """Say what this machine has and lacks, with a remedy for each lack."""
+    with contextlib.suppress(MachineError):  # then the first of the checks says so
+        be_root(runtime)
     from controller.doctor import diagnose
 
     checks = diagnose(nodes, runtime)

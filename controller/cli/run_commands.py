@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import click
 
+from controller import owner
 from controller.cli.terminal import TerminalNarrator, out, summary_tables, table
 from controller.errors import InputError, SkyrackError
 from controller.narrator import Narrator
@@ -72,12 +73,22 @@ def sky_options(command: Command) -> Command:
     return command
 
 
+def be_root(runtime: str) -> None:
+    """Let an ordinary user be root of namespaces of his own, which is all that nodes without an engine need.
+
+    Before: nothing has been imported that starts a thread. Starts skyrack anew where it changes something.
+    """
+    if os.geteuid() != 0 and runtime != "docker":
+        owner.become_root_of_own(sys.argv[1:])
+
+
 @click.command()
 @sky_options
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json at the end.")
 def run(as_json: bool, **asked: Unpack[Asked]) -> None:
     """Run a scenario to its end, and write its record and report."""
+    be_root(asked["runtime"])
     from controller.launch import RunOptions
 
     _run_to_end(RunOptions(**asked), as_json, TerminalNarrator(quiet_in_pipe=True), None)
@@ -90,6 +101,7 @@ def run(as_json: bool, **asked: Unpack[Asked]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json at the end.")
 def demo(scenario: str, runtime: str, shaper: str, out_dir: Path | None, duration_s: float, as_json: bool) -> None:
     """Run a scenario with the hot-spot workload: the same search on the ground and in orbit, and across a blackout."""
+    be_root(runtime)
     from controller.launch import RunOptions
     from controller.workloads.hot_spots import hot_spots
 
@@ -121,6 +133,7 @@ def up(**asked: Unpack[Asked]) -> None:
 
     When its time is over, the sky's last state stays.
     """
+    be_root(asked["runtime"])
     from controller.launch import RunOptions, asked_for, default_out_dir
 
     options = RunOptions(**asked)
@@ -283,11 +296,12 @@ def _rtt(rtt_us: int) -> str:
 @click.option("--run", "run_id", help="The run's id, when several are up.")
 def exec_(node: str, command: tuple[str, ...], run_id: str | None) -> None:
     """Run a command in a node: skyrack exec NODE -- COMMAND…. Its exit status is the command's."""
-    from controller.cli.runs_of import the_run
+    from controller.cli.runs_of import live_with, the_run
     from controller.runs import MACHINE
     from controller.runtime.choose import open_runtime
 
     place = the_run(run_id)
+    live_with(place)
     runtime = open_runtime(place.runtime, MACHINE.run)
     nodes = runtime.alive(place.run_id)
     if node not in nodes:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+from controller import owner
 from controller.api.client import ControllerClient
-from controller.errors import InputError, MachineError
+from controller.errors import InputError
 from controller.runs import RunPlace, list_runs
 
 
 def the_run(run_id: str | None) -> RunPlace:
     """The run of an id, or the only one that lives. Raises InputError if there is none, or a choice."""
-    try:
-        living = [run for run in list_runs() if run.alive]
-    except PermissionError as error:
-        raise MachineError("only the owner of a run can speak to it: use sudo, as for `skyrack up`") from error
+    living = [run for run in list_runs() if run.alive]
     if run_id is not None:
         living = [run for run in living if run.run_id == run_id]
     if not living:
         named = f"run {run_id} does not live" if run_id else "no run is up"
-        raise InputError(f"{named}; start one with `skyrack up SCENARIO`")
+        hint = "root's are root's alone: use sudo" if owner.root_has_runs() else "start one with `skyrack up SCENARIO`"
+        raise InputError(f"{named}; {hint}")
     if len(living) > 1:
         raise InputError(f"several runs are up, choose one with --run: {', '.join(run.run_id for run in living)}")
     return living[0]
+
+
+def live_with(place: RunPlace) -> None:
+    """Go where a run lives that an ordinary user has in namespaces of his own. Starts skyrack anew to do so."""
+    if os.geteuid() != 0:
+        owner.join(place.pid, sys.argv[1:])
 
 
 def client_of(run_id: str | None) -> ControllerClient:

@@ -35,6 +35,7 @@ from controller.fabric.namespaces import (
     write_sysctls,
 )
 from controller.fabric.netlink import FabricError, NetlinkSocket, Refusal, attribute, attributes, message
+from controller.owner import is_root_of_own
 from controller.timeline import IntArray
 
 PREFIX = "skyrack-"
@@ -69,7 +70,8 @@ NODE_SYSCTLS = {
     "ipv4/ip_forward": "1",
     "ipv4/conf/all/rp_filter": "0",  # a path may come back over another port
     "ipv4/conf/default/rp_filter": "0",
-    "ipv4/ping_group_range": "0 2147483647",  # ping without capabilities
+    # ping without capabilities; a user namespace knows one group alone
+    "ipv4/ping_group_range": "0 0" if is_root_of_own() else "0 2147483647",
 }
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

@@ -36,21 +36,21 @@ class Cgroups:
     roots: tuple[Path, ...]  # one a controller in version 1, in the order of CONTROLLERS; one for all in version 2
 
     @classmethod
-    def here(cls, mountinfo: str | None = None, own: str | None = None) -> Cgroups:
-        """What this machine has (`mountinfo` and `own`: /proc/self/mountinfo and cgroup). Raises NoCgroupsError."""
-        mounts = _mounts(Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo)
+    def here(cls) -> Cgroups:
+        """What this machine has, and this user may use. Raises NoCgroupsError."""
+        mounts = _mounts(Path("/proc/self/mountinfo").read_text())
         first_version = {name: path for kind, path, names in mounts if kind == "cgroup" for name in names}
-        if all(name in first_version for name in CONTROLLERS):
-            return cls(1, tuple(first_version[name] for name in CONTROLLERS))
         unified = [path for kind, path, _ in mounts if kind == "cgroup2"]
-        if not unified:
+        if all(name in first_version for name in CONTROLLERS):
+            found = cls(1, tuple(first_version[name] for name in CONTROLLERS))
+        elif unified:
+            found = cls(2, (unified[0],))
+        else:
             raise NoCgroupsError("no cgroup file system is mounted")
-        root = unified[0]
-        if not os.access(root, os.W_OK):  # an ordinary user's: what the session was given, if anything
-            text = Path("/proc/self/cgroup").read_text() if own is None else own
-            inside = next(line.removeprefix("0::") for line in text.splitlines() if line.startswith("0::"))
-            root = root / inside.lstrip("/")
-        return cls(2, (root,))
+        for root in found.roots:
+            if not os.access(root, os.W_OK):
+                raise NoCgroupsError(f"{root} is not this user's to write")
+        return found
 
     def prepare(self, run_id: str) -> None:
         """Make the groups of a run. Raises NoCgroupsError."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from controller.errors import InputError
+from controller.owner import is_machine_root, outer_uid
 from controller.runtime.contract import Runtime
 from controller.runtime.docker import DockerRuntime, EngineError, ask_engine
 from controller.runtime.namespace import NamespaceRuntime
@@ -26,6 +27,8 @@ def choose_runtime(requested: str) -> RuntimeChoice:
         raise InputError(f"unknown runtime {requested!r}: choose one of {', '.join(REQUESTS)}")
     if requested != "auto":
         return RuntimeChoice(requested, "asked for")
+    if not is_machine_root():
+        return RuntimeChoice(NamespaceRuntime.name, f"user {outer_uid()} is not root, as nodes of Docker's need")
     try:
         engine = ask_engine()
     except EngineError as error:

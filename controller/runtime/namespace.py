@@ -12,6 +12,7 @@ import os
 import platform
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -38,6 +39,11 @@ BIRTH_S = 60.0  # for one node, on a machine that is busy with others
 MESSAGE_BYTES = 64 * 1024
 END_S = 60.0
 POLL_S = 0.01
+# A controller that was killed as it started a zygote may leave one that is not to be known as such yet.
+SETTLE_S = 0.2
+
+_UCRED = struct.Struct("=iII")
+"""struct ucred of unix(7): process, user, group."""
 
 
 @dataclass(frozen=True)
@@ -90,33 +96,23 @@ class NamespaceRuntime:
             for folder in (spec.control_dir, spec.store_dir):
                 os.chown(folder, NODE_UID, NODE_GID)
         zygote = self._open(specs[0], cgroups)
-        index_of = {spec.name: spec.index for spec in specs}
-        pids: dict[str, int] = {}
-        waiting, begun, settled = list(reversed(specs)), set[str](), set[str]()
-        count = 0
+        folder_of = {spec.name: str(spec.index) for spec in specs}
+        waiting, pids = list(reversed(specs)), dict[str, int]()
         with (self._run_root / run_id / NODES_FILE).open("w") as listed:
-            while count < len(specs):
-                while waiting and len(begun) < BIRTHS_AT_ONCE:
+            while len(pids) < len(specs):
+                while waiting and len(specs) - len(waiting) - len(pids) < BIRTHS_AT_ONCE:
                     spec = waiting.pop()
-                    self._ask(
-                        zygote, {"name": spec.name, "folder": str(spec.index), "arguments": agent_arguments(spec)}
-                    )
-                    begun.add(spec.name)
-                answer = self._hear(zygote, run_id)
-                name = str(answer["name"])
+                    birth = {"name": spec.name, "folder": str(spec.index), "arguments": agent_arguments(spec)}
+                    self._ask(zygote, birth)
+                answer, pid = self._hear(zygote, run_id)
+                name = answer["name"]
                 if "error" in answer:
                     raise SkyrackError(f"cannot start {name or 'nodes'}: {answer['error']}")
-                if "pid" in answer:
-                    pid = pids[name] = int(answer["pid"])
-                    born = {"name": name, "folder": str(index_of[name]), "pid": pid, "ticks": start_ticks(pid)}
-                    listed.write(json.dumps(born) + "\n")
-                    listed.flush()
-                else:
-                    settled.add(name)
-                if name in pids and name in settled:
-                    begun.remove(name)
-                    count += 1
-                    on_started(count)
+                born = {"name": name, "folder": folder_of[name], "pid": pid, "ticks": start_ticks(pid)}
+                listed.write(json.dumps(born) + "\n")
+                listed.flush()
+                pids[name] = pid
+                on_started(len(pids))
         return [
             NodeHandle(spec, str(pids[spec.name]), pids[spec.name], Path(f"/proc/{pids[spec.name]}/ns/net"))
             for spec in specs
@@ -155,7 +151,12 @@ class NamespaceRuntime:
             zygote = self._zygotes.pop(run_id, None)
         count = len(self.alive(run_id))
         deadline_mono_s = time.monotonic() + END_S
-        while pids := [pid for pid, of_run in _processes() if of_run == run_id]:
+        was_empty = False
+        while True:
+            pids = [pid for pid, of_run in _processes() if of_run == run_id]
+            if not pids and (was_empty or zygote is not None):
+                break
+            was_empty = not pids
             if time.monotonic() > deadline_mono_s:
                 raise SkyrackError(f"{len(pids)} processes of run {run_id} do not end, even when killed: {pids[:5]}")
             for pid in pids:
@@ -163,7 +164,7 @@ class NamespaceRuntime:
                     os.kill(pid, signal.SIGKILL)
             if zygote is not None:
                 zygote.process.poll()
-            time.sleep(POLL_S)
+            time.sleep(SETTLE_S if was_empty else POLL_S)
         if zygote is not None:
             zygote.process.wait(END_S)
             zygote.control.close()
@@ -201,6 +202,7 @@ class NamespaceRuntime:
         """Start a run's zygote, and tell it what all nodes share."""
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.settimeout(BIRTH_S)
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         run_dir = self._run_root / spec.run_id
         staging, log = run_dir / "root", run_dir / ZYGOTE_LOG
         staging.mkdir()
@@ -234,16 +236,17 @@ class NamespaceRuntime:
         with contextlib.suppress(BrokenPipeError):  # it has ended; what is heard next says why
             zygote.control.send(json.dumps(message).encode())
 
-    def _hear(self, zygote: _Zygote, run_id: str) -> dict[str, Any]:
+    def _hear(self, zygote: _Zygote, run_id: str) -> tuple[dict[str, str], int]:
+        """The next answer, and the process that gave it."""
+        credentials: list[tuple[int, int, bytes]] = []
         try:
-            answer = zygote.control.recv(MESSAGE_BYTES)
+            answer, credentials, _, _ = zygote.control.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(_UCRED.size))
         except TimeoutError:
             raise SkyrackError(f"no node came to life for {BIRTH_S:.0f} s: see {zygote.log}") from None
         except OSError:
             answer = b""
         if answer:
-            heard: dict[str, Any] = json.loads(answer)
-            return heard
+            return json.loads(answer), int(_UCRED.unpack(credentials[0][2])[0])
         if run_id in self._removed:
             raise SkyrackError(f"run {run_id} was removed while its nodes were starting")
         last_words = zygote.log.read_text(errors="replace").strip().splitlines()[-1:]
