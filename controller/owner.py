@@ -82,9 +82,10 @@ def become_root_of_own(argv: list[str]) -> NoReturn:
 
 def join(pid: int, argv: list[str]) -> NoReturn:
     """Start skyrack anew, where a process of this user's lives. Raises MachineError if that cannot be."""
-    process = os.pidfd_open(pid)
+    process, here = os.pidfd_open(pid), Path.cwd()
     if _libc().setns(process, CLONE_NEWUSER | CLONE_NEWNS):
         raise MachineError(f"cannot join the run of process {pid}: {os.strerror(ctypes.get_errno())}")
+    os.chdir(here)
     _again(argv)
 
 

@@ -14,6 +14,7 @@ from node_agent.errors import FailedPrecondition, InvalidArgument, Refusal
 from node_agent.executor import Scratch, collect_outputs, execute
 from node_agent.ledger import Ledger
 from node_agent.peer import Break, Resolver
+from node_agent.proctree import Orphans
 from node_agent.states import accepted, check_same, check_spec, own_objects, runs_here, without_streams
 from node_agent.store import ObjectStore
 from protos.skyrack.v1 import jobs_pb2
@@ -52,6 +53,7 @@ class Engine:
         self._scratch_dir = scratch_dir
         self._courier = Courier(node, store, ledger, resolver)
         self._slots = asyncio.Semaphore(slots)
+        self.orphans = Orphans()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -170,7 +172,7 @@ class Engine:
         async with self._slots:
             await self._ledger.advance(job_id, JOB_STATE_RUNNING, f"attempt {record.job.attempt}")
             try:
-                ended = await execute(spec, scratch, self._store, self._node)
+                ended = await execute(spec, scratch, self._store, self._node, self.orphans)
                 result = jobs_pb2.Job(exit_status=ended.exit_status, stdout=ended.stdout, stderr=ended.stderr)
                 result.outputs.extend(await collect_outputs(scratch, self._store, self._node))
             finally:

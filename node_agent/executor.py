@@ -66,7 +66,9 @@ class Scratch:
             shutil.rmtree(self.folder)
 
 
-async def execute(spec: jobs_pb2.JobSpec, scratch: Scratch, store: ObjectStore, node: str) -> Ended:
+async def execute(
+    spec: jobs_pb2.JobSpec, scratch: Scratch, store: ObjectStore, node: str, orphans: proctree.Orphans
+) -> Ended:
     """Run the program to its end, or to a limit. Before: script and inputs are whole in the store.
 
     Cancelled, it kills the whole tree first. Raises FailedPrecondition if an object has gone, OSError.
@@ -76,15 +78,17 @@ async def execute(spec: jobs_pb2.JobSpec, scratch: Scratch, store: ObjectStore, 
     wall_s = limits.wall_s or DEFAULT_WALL_S
     cpu_s = math.ceil(limits.cpu_s or DEFAULT_CPU_S)
     memory_bytes = limits.memory_bytes or DEFAULT_MEMORY_BYTES
-    transport, program = await asyncio.get_running_loop().subprocess_exec(
-        _Program,
-        *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(memory_bytes), str(cpu_s)),
-        *argv,
-        stdin=subprocess.DEVNULL,
-        cwd=scratch.folder,
-        env=_environment(spec, scratch, inputs, node),
-        start_new_session=True,
-    )
+    with orphans.starting() as started:
+        transport, program = await asyncio.get_running_loop().subprocess_exec(
+            _Program,
+            *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(memory_bytes), str(cpu_s)),
+            *argv,
+            stdin=subprocess.DEVNULL,
+            cwd=scratch.folder,
+            env=_environment(spec, scratch, inputs, node),
+            start_new_session=True,
+        )
+        started(transport.get_pid())
     over_wall = False
     try:
         await asyncio.wait_for(program.exited.wait(), wall_s)
@@ -94,6 +98,7 @@ async def execute(spec: jobs_pb2.JobSpec, scratch: Scratch, store: ObjectStore, 
         # A descendant may still hold the pipes, or change outputs: the job has ended, and so do they.
         await to_its_end(_kill_tree, transport.get_pid(), scratch.mark)
         await program.exited.wait()
+        orphans.ended(transport.get_pid())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(program.drained.wait(), _PIPE_DEADLINE_S)
         transport.close()

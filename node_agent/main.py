@@ -82,6 +82,8 @@ async def serve(options: Options) -> None:
     name, role = options.identity.name, options.identity.role
     engine = Engine(name, role, store, ledger, resolver, options.store_dir / "scratch", options.job_slots)
     planes = Planes(options.identity, store, engine)
+    if os.getpid() == 1:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, engine.orphans.reap)
     await engine.recover()
     await planes.open_control(options.control_socket)
     opening = asyncio.create_task(planes.open_data(options.port))
@@ -97,9 +99,13 @@ async def serve(options: Options) -> None:
         await planes.close()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The program `skyrack-agent`, with the command line's arguments or others. Its exit status."""
-    options = parse_options(sys.argv[1:] if argv is None else argv)
+def main() -> int:
+    """The program `skyrack-agent`. Its exit status."""
+    return live(parse_options(sys.argv[1:]))
+
+
+def live(options: Options) -> int:
+    """Be the agent until it is told to end. The exit status of the process."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a peer that vanishes is news to the job alone
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
     try:

@@ -6,12 +6,13 @@ first brings the `Ground` of all nodes, then a `Birth` a node. Each agent answer
 a process namespace that has all others in it: when the socket closes, or the zygote dies, every node dies with it. So
 whoever owns the socket owns the nodes, also after kill -9.
 
-A node is two processes in namespaces of its own (network, processes, mounts, host name, messages, cgroup): the first
-reaps what loses its parent, the second is the agent. Forked, they share the pages of everything that was imported.
+An agent is the first process in namespaces of its own (network, processes, mounts, host name, messages, cgroup).
+Forked, agents share the pages of everything that was imported.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -93,6 +94,7 @@ def _serve(control: socket.socket) -> None:
         control.send(json.dumps({"name": "", "error": str(error)}).encode())
         return
     os.environ |= {**nodes_root.ENVIRONMENT, "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    asyncio.run(asyncio.sleep(0))  # what a loop touches for the first time is touched here, once for all
     gc.collect()
     gc.freeze()  # a collection in a child would write to pages that it shares
     watched: list[socket.socket | int] = [control, woken]
@@ -108,28 +110,30 @@ def _serve(control: socket.socket) -> None:
             if not request:
                 return
             birth = Birth(**json.loads(request))
+            options = agent.parse_options(birth.arguments)  # here, since it costs a process of its own 1.5 MB
             seclusion.unshare(seclusion.CLONE_NEWPID)
             if not os.fork():
-                _live(control, ground, birth, cgroups)
+                _live(control, ground, birth, options, cgroups)
             seclusion.set_namespace(own_pids, seclusion.CLONE_NEWPID)
 
 
-def _live(control: socket.socket, ground: Ground, birth: Birth, cgroups: list[int]) -> NoReturn:
+def _live(control: socket.socket, ground: Ground, birth: Birth, options: agent.Options, cgroups: list[int]) -> NoReturn:
     """The first process of a node, from its birth to its end."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
         _settle(ground, birth, cgroups)
-        agent_pid = os.fork()
-        if not agent_pid:
-            _be_agent(control, ground, birth)
-        _privileges_gone(ground, birth)
+        seclusion.drop_privileges(ground.uid, ground.gid)
+        seclusion.name_process(birth.name)
+        control.send(json.dumps({"name": birth.name}).encode())
         control.close()
-        status = _reap_until_end_of(agent_pid)
+        status = agent.live(options)
     except OSError as error:
         control.send(json.dumps({"name": birth.name, "error": str(error)}).encode())
     finally:
+        sys.stderr.flush()
         os._exit(status)
 
 
@@ -150,36 +154,6 @@ def _settle(ground: Ground, birth: Birth, cgroups: list[int]) -> None:
         os.dup2(source, target)
     os.close(quiet)
     os.close(log)
-
-
-def _be_agent(control: socket.socket, ground: Ground, birth: Birth) -> NoReturn:
-    """The second process of a node."""
-    status = 1
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        _privileges_gone(ground, birth)
-        control.send(json.dumps({"name": birth.name}).encode())
-        control.close()
-        gc.enable()
-        status = agent.main(birth.arguments)
-    except OSError as error:
-        control.send(json.dumps({"name": birth.name, "error": str(error)}).encode())
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def _privileges_gone(ground: Ground, birth: Birth) -> None:
-    seclusion.drop_privileges(ground.uid, ground.gid)
-    seclusion.name_process(birth.name)
-
-
-def _reap_until_end_of(agent_pid: int) -> int:
-    """Wait for every process that ends, until the agent does. Its exit status."""
-    while True:
-        pid, status = os.wait()
-        if pid == agent_pid:
-            return abs(os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":

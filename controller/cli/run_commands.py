@@ -163,6 +163,12 @@ def up(**asked: Unpack[Asked]) -> None:
     try:
         with os.fdopen(reader) as told:
             run_id = _hear(told, narrator)
+        if not run_id:
+            status = child.wait(END_GRACE_S)
+            raise SkyrackError(
+                f"the controller ended with status {status} before the nodes were up; `skyrack run` in the foreground "
+                "shows why"
+            )
     except BaseException:  # a failure, or an interrupt: what has not come up shall not come up later
         child.terminate()
         child.wait(END_GRACE_S)
@@ -172,7 +178,10 @@ def up(**asked: Unpack[Asked]) -> None:
 
 
 def _hear(told: Iterable[str], narrator: Narrator) -> str:
-    """Listen to a controller that starts, until it is up. The run's id. Raises SkyrackError as the controller did."""
+    """Listen to a controller that starts, until it is up, or ends without a word: the run's id, or nothing.
+
+    Raises SkyrackError as the controller did.
+    """
     for line in told:
         match json.loads(line):
             case ["ready", run_id]:
@@ -185,7 +194,7 @@ def _hear(told: Iterable[str], narrator: Narrator) -> str:
                 narrator.progress(what, done, total)
             case ["say", text]:
                 narrator.say(text)
-    raise SkyrackError("the controller ended before the nodes were up; `skyrack run` in the foreground shows why")
+    return ""
 
 
 @click.command(hidden=True)
@@ -202,9 +211,10 @@ def serve(tell_fd: int, **asked: Unpack[Asked]) -> None:
     except SkyrackError as error:
         parent.tell("error", error.exit_status, str(error))
         raise
-    except Exception:
+    except Exception as defect:
         if options.out_dir is not None and options.out_dir.is_dir():  # nobody reads our standard error
             (options.out_dir / "controller.log").write_text(traceback.format_exc())
+        parent.tell("error", 1, f"the controller failed: {defect!r}")
         raise
 
 

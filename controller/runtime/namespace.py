@@ -269,8 +269,13 @@ def _processes() -> Iterator[tuple[int, str]]:
 
 
 def _is_mine(pid: int) -> bool:
-    """Whether a process belongs to the caller's user."""
+    """Whether a process belongs to a run of the caller's user.
+
+    Root's are told by their user namespace, that of the machine: in /proc, root owns others' processes too.
+    """
     try:
+        if is_machine_root():
+            return os.readlink(f"/proc/{pid}/ns/user") == os.readlink("/proc/self/ns/user")
         return Path(f"/proc/{pid}").stat().st_uid == os.geteuid()
     except FileNotFoundError:
         return False

@@ -245,6 +245,14 @@ def test_exec_on_a_terminal(lived_in: tuple[Runtime, RunPlace]) -> None:
     assert b"a-terminal\r\n" in seen.replace(b"echo a-terminal", b"")
 
 
+def test_what_loses_its_parent_in_a_node_leaves_no_zombie(lived_in: tuple[Runtime, RunPlace]) -> None:
+    """The first process of a node waits for whatever ends in it."""
+    count = 'n=0; for s in /proc/[0-9]*/stat; do grep -q ") Z " $s 2>/dev/null && n=$((n+1)); done; echo $n'
+    assert executed(lived_in, "sh", "-c", "sleep 0.05 & sleep 0.06 & exit 0").returncode == 0
+    wait_for(lambda: executed(lived_in, "sh", "-c", "pidof sleep || true").stdout == b"")
+    wait_for(lambda: executed(lived_in, "bash", "-c", count).stdout == b"0\n")
+
+
 def test_a_node_whose_agent_is_killed_is_gone_and_the_others_are_not(runtime: Runtime, place: RunPlace) -> None:
     """Whatever lived in it ends too, its commands included, and its removal is that of any other node."""
     handles = runtime.start(specs_of(place, 2), ignore)

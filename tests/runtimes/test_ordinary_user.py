@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from controller.launch import sweep
+from tests.runtimes.test_contract import wait_for
+
 USER = 12_345
 SKYRACK = f"{sys.prefix}/bin/skyrack"
 DEADLINE_S = 120
@@ -126,7 +128,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     """The ordinary user's shell."""
     with ordinary_user(tmp_path) as made:
         yield made
-    assert processes_of_user() == []
+    wait_for(lambda: processes_of_user() == [])
 
 
 def test_an_ordinary_user_has_a_run(shell: Shell) -> None:
@@ -141,8 +143,8 @@ def test_an_ordinary_user_has_a_run(shell: Shell) -> None:
     (shell.home / "job.py").write_text("import os\nprint('in', os.environ['SKYRACK_NODE'])\n")
     answer = json.loads(shell.said("submit --script job.py --via quito --on sat-p00s01 --wait --json"))
     assert (answer["state"], answer["stdout"]) == ("SUCCEEDED", "in sat-p00s01\n")
-    captured = json.loads(shell.said("capture quito --seconds 3 --out quito.pcapng --json"))
-    assert captured["frames"] > 0, "probes pass all the time"
+    captured = json.loads(shell.said("capture sat-p00s00 --seconds 3 --out frames.pcapng --json"))
+    assert captured["frames"] > 0, "its neighbours are probed all the time"
     shell.said("down")
     manifest = json.loads((shell.home / "record/manifest.json").read_text())
     assert (manifest["runtime"], manifest["runtime_reason"]) == (
@@ -160,6 +162,14 @@ def test_a_killed_run_of_an_ordinary_user_leaves_nothing(shell: Shell) -> None:
     assert place.parent.name in ended.stdout
     assert not place.parent.exists()
     assert list((shell.home / ".local/state/skyrack").iterdir()) == []
+
+
+def test_roots_sweep_leaves_an_ordinary_users_run_alone(shell: Shell) -> None:
+    """What belongs to a user's run is none of root's: it goes on after `down --all` of root's own runs' remains."""
+    shell.said("up two.toml --out record")
+    assert sweep(everything=False) == []
+    assert "running" in shell.said("status")
+    assert shell.said("exec quito -- hostname") == "quito\n"
 
 
 def test_docker_is_refused_to_an_ordinary_user_with_one_message(shell: Shell) -> None:

@@ -75,7 +75,7 @@ def test_privilege(proc: Path) -> None:
     (proc / "sys/kernel/apparmor_restrict_unprivileged_userns").write_text("1\n")
     refused = doctor.check_user(1000, proc, "namespace")
     assert not refused.ok
-    assert refused.remedy == "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or run through sudo"
+    assert refused.remedy == "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or sudo"
 
 
 def test_disk(tmp_path: Path) -> None:
