@@ -116,7 +116,14 @@ def plan_changes(shaper: str) -> None:
         peer = port ^ 1
         times: dict[str, list[float]] = {"applied": [], "read back": []}
         for number in range(20):
-            whole = ShapingPlan(port, peer, port + number, np.full(n_port - 1, 100 * MBIT), np.zeros(n_port - 1))
+            whole = ShapingPlan(
+                port,
+                peer,
+                port + number,
+                np.full(n_port - 1, 100 * MBIT),
+                np.zeros(n_port - 1),
+                np.full(n_port - 1, 1500),
+            )
             began_s = time.perf_counter()
             world.shaper.apply(whole)
             applied_s = time.perf_counter()

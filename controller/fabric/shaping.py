@@ -7,7 +7,9 @@ import numpy as np
 from controller.fabric.netlink import ShapingError
 from controller.fabric.panel import Panel
 from controller.fabric.plan import DARK, ShapingPlan, segment_bytes
-from controller.timeline import BoolArray, IntArray
+from controller.timeline import MAX_MTU_BYTES, MIN_MTU_BYTES, MTU_BYTES, BoolArray, IntArray
+
+_MTU_RANGE = f"the MTU must be {MIN_MTU_BYTES} … {MAX_MTU_BYTES} bytes"
 
 
 class PatchTable:
@@ -26,6 +28,7 @@ class PatchTable:
         self._refuse(plan, lit & (plan.peer == plan.port), "a port cannot be patched to itself")
         self._refuse(plan, lit & (plan.rate_bps < 8), "the rate must be at least 8 bit/s")
         self._refuse(plan, lit & (plan.delay_us < 0), "the delay must not be negative")
+        self._refuse(plan, lit & ((plan.mtu_bytes < MIN_MTU_BYTES) | (plan.mtu_bytes > MAX_MTU_BYTES)), _MTU_RANGE)
         self._refuse(plan, lit & ~((plan.loss_ratio >= 0) & (plan.loss_ratio <= 1)), "the loss ratio must be 0 … 1")
         # Within one plan: from plan to plan a link may be made before the one that it takes over from is broken.
         taken = np.bincount(plan.peer[lit], minlength=n_port)
@@ -39,19 +42,29 @@ class PatchTable:
             raise ShapingError(f"cannot shape {describe(self._panel, plan, int(np.flatnonzero(wrong)[0]))}: {why}")
 
 
-class Segments:
-    """The largest frames that nodes hand over, kept in step with the rates of their ports."""
+class PortSizes:
+    """The largest packets of the ports, and the largest frames that nodes hand over, kept in step with their links."""
 
     def __init__(self, panel: Panel) -> None:
         self._panel = panel
-        self._size_bytes: IntArray = np.zeros(panel.n_port, np.int64)  # (n_port,); 0: as the kernel made it
+        self._segment_bytes: IntArray = np.zeros(panel.n_port, np.int64)  # (n_port,); 0: as the kernel made it
+        self._mtu_bytes: IntArray = np.full(panel.n_port, MTU_BYTES)  # (n_port,)
 
-    def bound(self, plan: ShapingPlan) -> None:
-        """Make the ports that a plan lights hand over what its rates allow. Raises FabricError."""
-        size_bytes = segment_bytes(plan.rate_bps, plan.loss_ratio)
-        changed = (plan.peer != DARK) & (size_bytes != self._size_bytes[plan.port])
-        self._panel.limit_segments(plan.port[changed], size_bytes[changed])
-        self._size_bytes[plan.port[changed]] = size_bytes[changed]
+    def follow(self, plan: ShapingPlan) -> None:
+        """Size the ports that a plan lights as its links want. Raises FabricError."""
+        segments_bytes, mtu_bytes = segment_bytes(plan), plan.mtu_bytes
+        resized = mtu_bytes != self._mtu_bytes[plan.port]
+        changed = (plan.peer != DARK) & (resized | (segments_bytes != self._segment_bytes[plan.port]))
+        port = plan.port[changed]
+        self._panel.size_ports(port, mtu_bytes[changed], segments_bytes[changed], resized[changed])
+        self._segment_bytes[port] = segments_bytes[changed]
+        self._mtu_bytes[port] = mtu_bytes[changed]
+
+    def read_back(self, plan: ShapingPlan) -> None:
+        """Write into a plan of every port what the kernel has at the panel's ends; from now on, that is known."""
+        lit = plan.peer != DARK
+        self._mtu_bytes = self._panel.read_mtus_bytes()
+        plan.mtu_bytes[lit] = self._mtu_bytes[lit]
 
 
 def describe(panel: Panel, plan: ShapingPlan, row: int) -> str:
@@ -62,5 +75,5 @@ def describe(panel: Panel, plan: ShapingPlan, row: int) -> str:
         return f"{known[0]} → dark"
     return (
         f"{known[0]} → {known[1]}, delay {plan.delay_us[row]} µs, rate {plan.rate_bps[row]} bit/s, "
-        f"loss ratio {plan.loss_ratio[row]:g}"
+        f"loss ratio {plan.loss_ratio[row]:g}, MTU {plan.mtu_bytes[row]} bytes"
     )

@@ -99,7 +99,13 @@ def test_what_is_under_way_at_a_handover_still_arrives(trio: World) -> None:
 
 @pytest.mark.parametrize(
     ("words", "word", "instead"),
-    [("qdisc replace dev p1 root netem delay 70ms", 0, 70_000), ("qdisc del dev p1 root", -1, DARK)],
+    [
+        ("qdisc replace dev p1 root netem delay 70ms", 0, 70_000),
+        ("qdisc del dev p1 root", -1, DARK),
+        ("qdisc change dev p1 root netem delay 5ms rate 1gbit limit 3 corrupt 30% reorder 90%", 3, 1),
+        ("filter del dev p0 ingress", -1, DARK),
+        ("qdisc del dev p0 clsact", -1, DARK),
+    ],
 )
 def test_a_direction_broken_from_outside_is_found_and_comes_back(
     pair: World, words: str, word: int, instead: int
@@ -113,9 +119,9 @@ def test_a_direction_broken_from_outside_is_found_and_comes_back(
     else:
         subprocess.run(["tc", "-n", pair.panel.namespace.name, *words.split()], check=True, capture_output=True)
     with pair.sending(0, 1) as traffic:
-        traffic.send(20, 0.004)
+        traffic.send(40, 0.0)
         broken_ms = traffic.received().delay_ms
-    assert len(broken_ms) == 0 or abs(np.percentile(broken_ms, 20) - 5.0) > 2.0
+    assert len(broken_ms) < 40 or abs(np.percentile(broken_ms, 20) - 5.0) > 2.0, "it is broken indeed"
     drifted = commanded.changed_from(pair.shaper.read_back())
     assert drifted.port.tolist() == [0]
     pair.shaper.apply(drifted)
@@ -125,6 +131,17 @@ def test_a_direction_broken_from_outside_is_found_and_comes_back(
         delay_ms = traffic.received().delay_ms
     assert len(delay_ms) == 50
     assert abs(np.percentile(delay_ms, 20) - 5.0) <= 1.0
+
+
+def test_an_mtu_changed_from_outside_is_found_and_comes_back(pair: World) -> None:
+    """A packet size that the link does not have is drift, and is mended, as what shapes is."""
+    commanded = plan(Link(0, 1, mtu_bytes=4_000))
+    pair.shaper.apply(commanded)
+    subprocess.run(["ip", "-n", pair.panel.namespace.name, "link", "set", "p1", "mtu", "1400"], check=True)
+    drifted = commanded.changed_from(pair.shaper.read_back())
+    assert drifted.port.tolist() == [1]
+    pair.shaper.apply(drifted)
+    assert len(commanded.changed_from(pair.shaper.read_back())) == 0
 
 
 def _break_record(pid: int, delay_us: int, word: int, instead: int) -> None:

@@ -110,7 +110,8 @@ def test_a_delay_that_changes_ten_times_a_second_keeps_the_order(pair: World) ->
 def test_twice_the_rate_offered_the_rate_arrives(pair: World) -> None:
     """Of twice the rate, the rate arrives, the queue fills to its limit, and the rest is dropped."""
     rate_bps, frame_bytes, offered_s = 8 * MBIT, 1_000, 2.0
-    pair.shaper.apply(plan(Link(0, 1, delay_us=10_000, rate_bps=rate_bps)))
+    link = plan(Link(0, 1, delay_us=10_000, rate_bps=rate_bps))
+    pair.shaper.apply(link)
     every_s = frame_bytes * 8 / (2 * rate_bps)
     with pair.sending(0, 1) as traffic:
         traffic.send(int(offered_s / every_s), every_s, frame_bytes)
@@ -118,7 +119,7 @@ def test_twice_the_rate_offered_the_rate_arrives(pair: World) -> None:
     span_s = received.arrived_s[-1] - received.arrived_s[0]
     arrived_bps = (len(received.number) - 1) * frame_bytes * 8 / span_s
     assert abs(arrived_bps / rate_bps - 1) <= RATE_TOLERANCE
-    queue_s = queue_limit_bytes(np.array([rate_bps]))[0] * 8 / rate_bps
+    queue_s = queue_limit_bytes(link)[0] * 8 / rate_bps
     # netem counts its limit in full frames, so smaller ones fill a smaller queue, and counts those under way too
     shortest_s = queue_s * frame_bytes / FRAME_BYTES - 0.010
     full_s = np.median(received.delay_ms[len(received.delay_ms) // 2 :]) / 1e3 - 0.010
@@ -130,8 +131,9 @@ def test_twice_the_rate_offered_the_rate_arrives(pair: World) -> None:
 def test_a_burst_beyond_the_queue_is_dropped_at_its_tail(pair: World) -> None:
     """Of a burst larger than the queue, its head arrives at the rate, and only its tail is dropped."""
     rate_bps = 2 * MBIT
-    pair.shaper.apply(plan(Link(0, 1, rate_bps=rate_bps)))
-    limit_frames = int(queue_limit_bytes(np.array([rate_bps]))[0]) // FRAME_BYTES
+    link = plan(Link(0, 1, rate_bps=rate_bps))
+    pair.shaper.apply(link)
+    limit_frames = int(queue_limit_bytes(link)[0]) // FRAME_BYTES
     with pair.sending(0, 1) as traffic:
         traffic.send(3 * limit_frames, 0.0, FRAME_BYTES)
         received = traffic.received()

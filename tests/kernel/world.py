@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,9 @@ import numpy as np
 from controller.fabric.choose import ShaperChoice, open_shaper
 from controller.fabric.namespaces import create_namespace, in_namespace, remove_namespace
 from controller.fabric.panel import NodePorts, Panel
-from controller.fabric.plan import DARK, Shaper, ShapingPlan
+from controller.fabric.plan import Shaper, ShapingPlan
 from controller.fabric.routes import HostRoutes, RouteChanges
+from controller.timeline import MTU_BYTES
 
 SO_TIMESTAMPNS = 35
 SO_RCVBUFFORCE = 33
@@ -35,33 +36,35 @@ _count = itertools.count()
 
 @dataclass(frozen=True)
 class Link:
-    """One link to be, port numbers and all; `back_delay_us` where the two directions differ."""
+    """One link to be, port numbers and all; `back_…` where the two directions differ."""
 
     a: int
     b: int
     delay_us: int = 0
     rate_bps: int = 1_000 * MBIT
     loss_ratio: float = 0.0
+    mtu_bytes: int = MTU_BYTES
     back_delay_us: int | None = None
+    back_rate_bps: int | None = None
+    back_loss_ratio: float | None = None
 
 
 def plan(*links: Link) -> ShapingPlan:
     """The directions of some links."""
-    rows = []
+    rows: list[tuple[int, int, int, int, float, int]] = []
     for link in links:
         back_us = link.delay_us if link.back_delay_us is None else link.back_delay_us
-        rows.append((link.a, link.b, link.delay_us, link.rate_bps, link.loss_ratio))
-        rows.append((link.b, link.a, back_us, link.rate_bps, link.loss_ratio))
-    port, peer, delay_us, rate_bps, loss_ratio = zip(*rows, strict=True)
-    return ShapingPlan(
-        np.array(port), np.array(peer), np.array(delay_us), np.array(rate_bps), np.array(loss_ratio, float)
-    )
+        back_bps = link.rate_bps if link.back_rate_bps is None else link.back_rate_bps
+        back_loss = link.loss_ratio if link.back_loss_ratio is None else link.back_loss_ratio
+        rows.append((link.a, link.b, link.delay_us, link.rate_bps, link.loss_ratio, link.mtu_bytes))
+        rows.append((link.b, link.a, back_us, back_bps, back_loss, link.mtu_bytes))
+    port, peer, delay_us, rate_bps, loss_ratio, mtu_bytes = (np.array(each) for each in zip(*rows, strict=True))
+    return ShapingPlan(port, peer, delay_us, rate_bps, loss_ratio.astype(float), mtu_bytes)
 
 
 def dark(*ports: int) -> ShapingPlan:
     """Ports patched to nothing."""
-    zeros = np.zeros(len(ports), np.int64)
-    return ShapingPlan(np.array(ports), np.full(len(ports), DARK), zeros, zeros, np.zeros(len(ports)))
+    return replace(ShapingPlan.dark(len(ports)), port=np.array(ports))
 
 
 @dataclass
