@@ -17,7 +17,8 @@ from controller.fabric.netlink import ShapingError
 from controller.fabric.panel import Panel
 from controller.fabric.plan import DARK, ShapingPlan, queue_limit_bytes
 from controller.fabric.plan_memory import DROPPED, LOST, PlanMemory
-from controller.fabric.shaping import PatchTable, PortSizes
+from controller.fabric.port_sizes import PortSizes
+from controller.fabric.shaping import PatchTable
 from controller.timeline import IntArray
 
 ANSWER_TIMEOUT_S = 10.0

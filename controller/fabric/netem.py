@@ -27,7 +27,8 @@ from controller.fabric.plan import (
     queue_limit_bytes,
     segment_bytes,
 )
-from controller.fabric.shaping import PatchTable, PortSizes, describe
+from controller.fabric.port_sizes import PortSizes
+from controller.fabric.shaping import PatchTable, describe
 from controller.timeline import BoolArray, FloatArray, IntArray
 
 IDLE_RATE_BPS = 8_000_000_000  # of ports which are patched to nothing

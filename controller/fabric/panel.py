@@ -35,8 +35,7 @@ from controller.fabric.namespaces import (
     write_sysctls,
 )
 from controller.fabric.netlink import FabricError, NetlinkSocket, Refusal, attribute, attributes, message
-from controller.fabric.plan import SEGMENT_CEILING_BYTES
-from controller.timeline import MTU_BYTES, BoolArray, IntArray
+from controller.timeline import MTU_BYTES, IntArray
 
 PREFIX = "skyrack-"
 NEXT_HOP = "169.254.0.1"
@@ -77,21 +76,12 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFF_UP = 1
 _IFLA_OPERSTATE, _IF_OPER_UP = 16, b"\x06"
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_GSO_MAX_SIZE = 1, 3, 4, 18, 28, 41
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 18, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80
 _IFLA_STATS_LINK_64 = 1
-_IFLA_EXT_MASK, _WITHOUT_STATS = 29, 8
 
-_SIZE_ROWS = np.dtype(
-    [
-        *netlink.HEADER_FIELDS,
-        ("family", "=u2"), ("hardware", "=u2"), ("ifindex", "=i4"), ("interface_flags", "=u4"), ("change", "=u4"),
-        ("mtu_head", netlink.ATTRIBUTE), ("mtu_bytes", "=u4"),
-        ("segment_head", netlink.ATTRIBUTE), ("segment_bytes", "=u4"),
-    ]
-)  # fmt: skip
 _STATS_ROW = np.dtype(
     [
         ("family", "=u4"), ("ifindex", "=i4"), ("mask", "=u4"), ("head", netlink.ATTRIBUTE),
@@ -227,32 +217,12 @@ class Panel:
         """Let nodes see a carrier on some of their ports, or none. Shape: (n,). Raises FabricError, naming the port."""
         messages = [_flags_message(int(self.ifindex[each]), _IFF_UP if on else 0) for each in port]
         refusals = self.socket.send(messages) if messages else []
-        self._raise_of_ports(f"cannot switch {'on' if on else 'off'} the carrier of", port, refusals)
+        self.raise_of_ports(f"cannot switch {'on' if on else 'off'} the carrier of", port, refusals)
 
-    def size_ports(self, port: IntArray, mtu_bytes: IntArray, segment_bytes: IntArray, resized: BoolArray) -> None:
-        """Set the largest packet of some ports, and the largest frame that their nodes hand over for later segmentation
-        (GSO). Shapes: all (n,); `resized`: of which ports the packet size changes, at the panel's end too.
-
-        Raises FabricError, naming the port.
-        """
-        ends = _size_rows(self.ifindex[port], mtu_bytes, np.full(len(port), SEGMENT_CEILING_BYTES))[resized]
-        self._raise_of_ports("cannot set the MTU of", port[resized], self.socket.send_rows(ends))
-        node = np.searchsorted(self.port_start, port, side="right") - 1
-        rows = _size_rows(NODE_FIRST_IFINDEX + port - self.port_start[node], mtu_bytes, segment_bytes)
-        for index in np.unique(node):
-            mine = node == index
-            refusals = self.node_sockets[int(index)].send_rows(rows[mine])
-            self._raise_of_ports("cannot set MTU and segments of", port[mine], refusals)
-
-    def read_mtus_bytes(self) -> IntArray:
-        """The largest packet of each port, as the panel's ends have it; 0 for one that is gone. Shape: (n_port,)."""
-        request = _IFINFOMSG.pack(0, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, struct.pack("=I", _WITHOUT_STATS))
-        mtus_bytes = np.zeros(self.n_port, np.int64)
-        for link in self.socket.dump(message(netlink.RTM_GETLINK, netlink.NLM_F_DUMP, request)):
-            port = _IFINFOMSG.unpack_from(link.body)[2] - PANEL_FIRST_IFINDEX
-            if 0 <= port < self.n_port:
-                mtus_bytes[port] = struct.unpack("=I", attributes(link.body[_IFINFOMSG.size :])[_IFLA_MTU])[0]
-        return mtus_bytes
+    def raise_of_ports(self, what: str, port: IntArray, refusals: Sequence[Refusal]) -> None:
+        """Raise FabricError for the first refusal of messages about some ports, one each. Shape: (n,)."""
+        if refusals:
+            raise FabricError(f"{what} {self.port_label(int(port[refusals[0].row]))}: {refusals[0]}")
 
     def close(self) -> None:
         """Remove the panel, and with it every port of the run. Idempotent."""
@@ -260,10 +230,6 @@ class Panel:
         for node_socket in self.node_sockets:
             node_socket.close()
         remove_panel(self.run_id)
-
-    def _raise_of_ports(self, what: str, port: IntArray, refusals: list[Refusal]) -> None:
-        if refusals:
-            raise FabricError(f"{what} {self.port_label(int(port[refusals[0].row]))}: {refusals[0]}")
 
     def _make_ports(self, node: NodePorts, first: int) -> None:
         with node.network_namespace.open("rb") as handle:
@@ -362,15 +328,6 @@ def _node_messages(node: NodePorts, has_ipv6: bool) -> list[bytes]:
             neighbour += attribute(_NDA_DST, socket.inet_pton(family, next_hop)) + attribute(_NDA_LLADDR, NODE_MAC)
             messages.append(message(netlink.RTM_NEWNEIGH, create, neighbour))
     return messages
-
-
-def _size_rows(ifindex: IntArray, mtu_bytes: IntArray, segment_bytes: IntArray) -> netlink.Rows:
-    """Messages that set the largest packet and GSO frame of each interface. Shapes: (n,)."""
-    rows = netlink.new_rows(_SIZE_ROWS, len(ifindex), netlink.RTM_SETLINK, 0)
-    rows["ifindex"] = ifindex
-    rows["mtu_head"], rows["mtu_bytes"] = (8, _IFLA_MTU), mtu_bytes
-    rows["segment_head"], rows["segment_bytes"] = (8, _IFLA_GSO_MAX_SIZE), segment_bytes
-    return rows
 
 
 def _flags_message(ifindex: int, flags: int) -> bytes:

@@ -20,7 +20,7 @@ QUEUE_S = (
     0.05  # a router's buffer of 50 ms: full speed for TCP whose round trip is about as long, no more bloat than that
 )
 QUEUE_FLOOR_BYTES = 64 * FRAME_BYTES
-SEGMENT_S = 0.001  # a frame takes about a millisecond of its link, as a burst of a real sender may
+SEGMENT_S = 0.001  # the most that a frame of more than one segment takes of its link, as a burst of a real sender may
 SEGMENT_CEILING_BYTES = 65_536
 
 
@@ -97,11 +97,12 @@ def queue_limit_bytes(plan: ShapingPlan) -> IntArray:
 def segment_bytes(plan: ShapingPlan) -> IntArray:
     """The largest frame that a sender may hand over for later segmentation (GSO), for each direction of a plan.
 
-    Where frames are lost, one segment at a time: a lost frame of many segments would be a burst of losses.
+    In whole segments: a rate that changes a little from step to step changes it seldom. Where frames are lost, one
+    segment at a time: a lost frame of many segments would be a burst of losses.
     """
     one = plan.mtu_bytes + ETHERNET_BYTES
-    worth = np.clip((plan.rate_bps * SEGMENT_S / 8).astype(np.int64), one, SEGMENT_CEILING_BYTES)
-    return np.where(plan.loss_ratio > 0, one, worth)
+    worth = np.minimum((plan.rate_bps * SEGMENT_S / 8).astype(np.int64), SEGMENT_CEILING_BYTES)
+    return np.where(plan.loss_ratio > 0, one, np.maximum(1, worth // one) * one)
 
 
 class Shaper(Protocol):

@@ -6,8 +6,8 @@ import numpy as np
 
 from controller.fabric.netlink import ShapingError
 from controller.fabric.panel import Panel
-from controller.fabric.plan import DARK, ShapingPlan, segment_bytes
-from controller.timeline import MAX_MTU_BYTES, MIN_MTU_BYTES, MTU_BYTES, BoolArray, IntArray
+from controller.fabric.plan import DARK, ShapingPlan
+from controller.timeline import MAX_MTU_BYTES, MIN_MTU_BYTES, BoolArray, IntArray
 
 _MTU_RANGE = f"the MTU must be {MIN_MTU_BYTES} … {MAX_MTU_BYTES} bytes"
 
@@ -40,31 +40,6 @@ class PatchTable:
     def _refuse(self, plan: ShapingPlan, wrong: BoolArray, why: str) -> None:
         if wrong.any():
             raise ShapingError(f"cannot shape {describe(self._panel, plan, int(np.flatnonzero(wrong)[0]))}: {why}")
-
-
-class PortSizes:
-    """The largest packets of the ports, and the largest frames that nodes hand over, kept in step with their links."""
-
-    def __init__(self, panel: Panel) -> None:
-        self._panel = panel
-        self._segment_bytes: IntArray = np.zeros(panel.n_port, np.int64)  # (n_port,); 0: as the kernel made it
-        self._mtu_bytes: IntArray = np.full(panel.n_port, MTU_BYTES)  # (n_port,)
-
-    def follow(self, plan: ShapingPlan) -> None:
-        """Size the ports that a plan lights as its links want. Raises FabricError."""
-        segments_bytes, mtu_bytes = segment_bytes(plan), plan.mtu_bytes
-        resized = mtu_bytes != self._mtu_bytes[plan.port]
-        changed = (plan.peer != DARK) & (resized | (segments_bytes != self._segment_bytes[plan.port]))
-        port = plan.port[changed]
-        self._panel.size_ports(port, mtu_bytes[changed], segments_bytes[changed], resized[changed])
-        self._segment_bytes[port] = segments_bytes[changed]
-        self._mtu_bytes[port] = mtu_bytes[changed]
-
-    def read_back(self, plan: ShapingPlan) -> None:
-        """Write into a plan of every port what the kernel has at the panel's ends; from now on, that is known."""
-        lit = plan.peer != DARK
-        self._mtu_bytes = self._panel.read_mtus_bytes()
-        plan.mtu_bytes[lit] = self._mtu_bytes[lit]
 
 
 def describe(panel: Panel, plan: ShapingPlan, row: int) -> str:

@@ -12,6 +12,7 @@ import pytest
 from controller.fabric.namespaces import in_namespace
 from controller.fabric.netlink import ShapingError
 from controller.fabric.panel import ipv6_address
+from controller.fabric.port_sizes import read_mtus_bytes
 from tests.kernel.world import MBIT, PORT, Link, World, dark, opened_world, plan, tcp_transfer, wait_for
 
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO = 10, 2, 23, 2
@@ -102,11 +103,11 @@ def test_a_port_follows_the_link_that_is_patched_now(trio: World) -> None:
         assert sent_whole(trio, 0, target, socket.AF_INET, mtu_bytes + 1) == "EMSGSIZE"
         held = trio.shaper.read_back()
         assert held.mtu_bytes[[0, target]].tolist() == [mtu_bytes, mtu_bytes]
-    assert trio.panel.read_mtus_bytes().tolist() == [9_000, 9_000, 1_280]
+    assert read_mtus_bytes(trio.panel).tolist() == [9_000, 9_000, 1_280]
 
 
 def test_an_mtu_that_a_port_cannot_have_is_refused_by_name(pair: World) -> None:
     """Nothing of such a plan is done."""
     with pytest.raises(ShapingError, match=r"node0 isl0.*MTU 60 bytes: the MTU must be"):
         pair.shaper.apply(plan(Link(0, 1, mtu_bytes=60)))
-    assert pair.panel.read_mtus_bytes().tolist() == [1_500, 1_500]
+    assert read_mtus_bytes(pair.panel).tolist() == [1_500, 1_500]

@@ -96,14 +96,14 @@ def direction(delay_us: int, rate_bps: int, loss_ratio: float = 0.0, mtu_bytes: 
         (10_000, 1_000_000, 1_500, 1, 64),
         # 8 Mbit/s at 10 ms: 10 kB under way; the floor again, as 50 ms are 50 kB.
         (10_000, 8_000_000, 1_500, 7, 64),
-        # 100 Mbit/s at 20 ms: 250 kB under way, 625 kB in the queue, in segments of 12.5 kB: 50, but for the floor.
+        # 100 Mbit/s at 20 ms: 250 kB under way, 625 kB in the queue, in 8 frames at a time: 52, but for the floor.
         (20_000, 100_000_000, 1_500, 166, 64),
-        # 1 Gbit/s at 10 ms: 1.25 MB under way, 6.25 MB in the queue, in segments of 64 KiB.
-        (10_000, 1_000_000_000, 1_500, 826, 96),
-        # As far as geostationary orbit: the queue is what is under way, 25 MB in segments of 64 KiB.
-        (250_000, 800_000_000, 1_500, 16_513, 382),
-        # Jumbo frames.
-        (10_000, 100_000_000, 9_000, 14, 50),
+        # 1 Gbit/s at 10 ms: 1.25 MB under way, 6.25 MB in the queue, 43 frames at a time.
+        (10_000, 1_000_000_000, 1_500, 826, 97),
+        # As far as geostationary orbit: the queue is what is under way, 25 MB, 43 frames at a time.
+        (250_000, 800_000_000, 1_500, 16_513, 385),
+        # Jumbo frames, one at a time.
+        (10_000, 100_000_000, 9_000, 14, 70),
     ],
 )
 def test_a_netem_holds_what_is_under_way_in_frames_and_its_queue_in_segments(
@@ -124,11 +124,11 @@ def test_a_queue_holds_as_much_as_is_under_way_and_50_ms_at_least() -> None:
     ("rate_bps", "loss_ratio", "mtu_bytes", "expected"),
     [
         (1_000_000, 0.0, 1_500, FRAME_BYTES),
-        (100_000_000, 0.0, 1_500, 12_500),
-        (10_000_000_000, 0.0, 1_500, 65_536),
+        (100_000_000, 0.0, 1_500, 8 * FRAME_BYTES),
+        (10_000_000_000, 0.0, 1_500, 43 * FRAME_BYTES),
         (100_000_000, 0.01, 1_500, FRAME_BYTES),
         (50_000_000, 0.0, 9_000, 9_014),
-        (50_000_000, 0.0, 1_280, 6_250),
+        (50_000_000, 0.0, 1_280, 4 * 1_294),
     ],
 )
 def test_senders_hand_over_a_millisecond_of_the_link(
