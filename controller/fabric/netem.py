@@ -24,8 +24,8 @@ from controller.fabric.plan import (
     LOSS_DECIMALS,
     QUEUE_FLOOR_BYTES,
     ShapingPlan,
+    frames_at_once,
     queue_limit_bytes,
-    segment_bytes,
 )
 from controller.fabric.port_sizes import PortSizes
 from controller.fabric.shaping import PatchTable, describe
@@ -213,9 +213,9 @@ def limit_packets(plan: ShapingPlan) -> IntArray:
     the queue in the largest frames that the port hands over, or TCP, which sends such, would find it so many times as
     deep. It is as many packets as QUEUE_FLOOR_BYTES makes of single frames at the least.
     """
-    one, largest = plan.mtu_bytes + ETHERNET_BYTES, segment_bytes(plan)
+    one = plan.mtu_bytes + ETHERNET_BYTES
     under_way = -(-(plan.rate_bps * plan.delay_us // 8_000_000) // one)
-    queue = np.maximum(-(-queue_limit_bytes(plan) // largest), -(-QUEUE_FLOOR_BYTES // one))
+    queue = np.maximum(-(-queue_limit_bytes(plan) // (frames_at_once(plan) * one)), -(-QUEUE_FLOOR_BYTES // one))
     limit: IntArray = np.minimum(under_way + queue, MAX_LIMIT)
     return limit
 

@@ -20,8 +20,8 @@ QUEUE_S = (
     0.05  # a router's buffer of 50 ms: full speed for TCP whose round trip is about as long, no more bloat than that
 )
 QUEUE_FLOOR_BYTES = 64 * FRAME_BYTES
-SEGMENT_S = 0.001  # the most that a frame of more than one segment takes of its link, as a burst of a real sender may
-SEGMENT_CEILING_BYTES = 65_536
+SEGMENT_S = 0.001  # as a burst of a real sender may take
+AT_ONCE_CEILING_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,16 @@ def queue_limit_bytes(plan: ShapingPlan) -> IntArray:
     return np.maximum(QUEUE_FLOOR_BYTES, waiting_bytes)
 
 
-def segment_bytes(plan: ShapingPlan) -> IntArray:
-    """The largest frame that a sender may hand over for later segmentation (GSO), for each direction of a plan.
+def frames_at_once(plan: ShapingPlan) -> IntArray:
+    """How many frames a sender may hand over as one, for later segmentation (GSO), in each direction of a plan: as many
+    as take SEGMENT_S of its rate, one at the least. (In frames, not bytes, the kernel keeps to it exactly: a frame of
+    many segments has its headers once until it is taken apart.)
 
-    In whole segments: a rate that changes a little from step to step changes it seldom. Where frames are lost, one
-    segment at a time: a lost frame of many segments would be a burst of losses.
+    Where frames are lost, one at a time: a lost frame of many segments would be a burst of losses.
     """
     one = plan.mtu_bytes + ETHERNET_BYTES
-    worth = np.minimum((plan.rate_bps * SEGMENT_S / 8).astype(np.int64), SEGMENT_CEILING_BYTES)
-    return np.where(plan.loss_ratio > 0, one, np.maximum(1, worth // one) * one)
+    worth_bytes = np.minimum((plan.rate_bps * SEGMENT_S / 8).astype(np.int64), AT_ONCE_CEILING_BYTES)
+    return np.where(plan.loss_ratio > 0, 1, np.maximum(1, worth_bytes // one))
 
 
 class Shaper(Protocol):

@@ -1,4 +1,4 @@
-"""The largest packets of ports (MTU), and the largest frames that nodes hand over (GSO), in step with their links."""
+"""The largest packets of ports (MTU), and how many frames nodes hand over as one (GSO), in step with their links."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import numpy as np
 from controller.fabric import netlink
 from controller.fabric.namespaces import in_namespace
 from controller.fabric.panel import NODE_FIRST_IFINDEX, Panel
-from controller.fabric.plan import DARK, SEGMENT_CEILING_BYTES, ShapingPlan, segment_bytes
+from controller.fabric.plan import DARK, ShapingPlan, frames_at_once
 from controller.timeline import MTU_BYTES, IntArray
 
-_IFLA_MTU, _IFLA_GSO_MAX_SIZE = 4, 41
+_IFLA_MTU, _IFLA_GSO_MAX_SEGS = 4, 40
+MOST_SEGMENTS = 65_535  # the kernel's own
 _SIOCGIFMTU, _IFREQ = 0x8921, struct.Struct("=16si20x")
 
 _SIZE_ROWS = np.dtype(
@@ -24,7 +25,7 @@ _SIZE_ROWS = np.dtype(
         *netlink.HEADER_FIELDS,
         ("family", "=u2"), ("hardware", "=u2"), ("ifindex", "=i4"), ("interface_flags", "=u4"), ("change", "=u4"),
         ("mtu_head", netlink.ATTRIBUTE), ("mtu_bytes", "=u4"),
-        ("segment_head", netlink.ATTRIBUTE), ("segment_bytes", "=u4"),
+        ("segments_head", netlink.ATTRIBUTE), ("segments", "=u4"),
     ]
 )  # fmt: skip
 
@@ -34,24 +35,24 @@ class PortSizes:
 
     def __init__(self, panel: Panel) -> None:
         self._panel = panel
-        self._segment_bytes: IntArray = np.zeros(panel.n_port, np.int64)  # (n_port,); 0: as the kernel made it
+        self._at_once: IntArray = np.zeros(panel.n_port, np.int64)  # (n_port,), frames; 0: as the kernel made it
         self._mtu_bytes: IntArray = np.full(panel.n_port, MTU_BYTES)  # (n_port,)
 
     def follow(self, plan: ShapingPlan) -> None:
         """Size the ports that a plan lights as their links want, at both ends. Raises FabricError, naming the port."""
-        panel, port, mtu_bytes, segments_bytes = self._panel, plan.port, plan.mtu_bytes, segment_bytes(plan)
+        panel, port, mtu_bytes, at_once = self._panel, plan.port, plan.mtu_bytes, frames_at_once(plan)
         resized = (plan.peer != DARK) & (mtu_bytes != self._mtu_bytes[port])
-        changed = (plan.peer != DARK) & (resized | (segments_bytes != self._segment_bytes[port]))
-        ends = _size_rows(panel.ifindex[port[resized]], mtu_bytes[resized], SEGMENT_CEILING_BYTES)
+        changed = (plan.peer != DARK) & (resized | (at_once != self._at_once[port]))
+        ends = _size_rows(panel.ifindex[port[resized]], mtu_bytes[resized], MOST_SEGMENTS)
         panel.raise_of_ports("cannot set the MTU of", port[resized], panel.socket.send_rows(ends))
         node = np.searchsorted(panel.port_start, port, side="right") - 1
         for index in np.unique(node[changed]).tolist():
             mine = changed & (node == index)
             ifindex = NODE_FIRST_IFINDEX + port[mine] - panel.port_start[index]
-            rows = _size_rows(ifindex, mtu_bytes[mine], segments_bytes[mine])
+            rows = _size_rows(ifindex, mtu_bytes[mine], at_once[mine])
             refusals = panel.node_sockets[index].send_rows(rows)
             panel.raise_of_ports("cannot set MTU and segments of", port[mine], refusals)
-        self._segment_bytes[port[changed]] = segments_bytes[changed]
+        self._at_once[port[changed]] = at_once[changed]
         self._mtu_bytes[port[changed]] = mtu_bytes[changed]
 
     def read_back(self, plan: ShapingPlan) -> None:
@@ -80,10 +81,10 @@ def _mtus_bytes(n_port: int) -> Iterator[int]:
                 yield _IFREQ.unpack(answer)[1]
 
 
-def _size_rows(ifindex: IntArray, mtu_bytes: IntArray, segments_bytes: IntArray | int) -> netlink.Rows:
-    """Messages that set the largest packet and GSO frame of each interface. Shapes: (n,)."""
+def _size_rows(ifindex: IntArray, mtu_bytes: IntArray, segments: IntArray | int) -> netlink.Rows:
+    """Messages that set the largest packet and how many segments a frame has of each interface. Shapes: (n,)."""
     rows = netlink.new_rows(_SIZE_ROWS, len(ifindex), netlink.RTM_SETLINK, 0)
     rows["ifindex"] = ifindex
     rows["mtu_head"], rows["mtu_bytes"] = (8, _IFLA_MTU), mtu_bytes
-    rows["segment_head"], rows["segment_bytes"] = (8, _IFLA_GSO_MAX_SIZE), segments_bytes
+    rows["segments_head"], rows["segments"] = (8, _IFLA_GSO_MAX_SEGS), segments
     return rows
