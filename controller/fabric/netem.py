@@ -117,7 +117,7 @@ class NetemShaper:
         bare = moved[~self._has_hook[plan.port[moved]]]
         self._send(clsact_rows(self._ifindex(plan.port[bare])), plan, bare)
         self._has_hook[plan.port[bare]] = True
-        self._send(_patch_rows(self._ifindex(plan.port[moved]), self._ifindex(plan.peer[moved])), plan, moved)
+        self._send(patch_rows(self._ifindex(plan.port[moved]), self._ifindex(plan.peer[moved])), plan, moved)
         self._send(_key_rows(self._ifindex(plan.port[unpatched]), netlink.RTM_DELTFILTER), plan, unpatched)
         self._patches.peer = peers_after
 
@@ -254,7 +254,7 @@ def _key_rows(ifindex: IntArray, kind: int) -> Rows:
     return rows
 
 
-def _patch_rows(ifindex: IntArray, peer_ifindex: IntArray) -> Rows:
+def patch_rows(ifindex: IntArray, peer_ifindex: IntArray) -> Rows:
     """Messages that send what comes in at each interface (n,) out of its peer (n,), in place of what was."""
     create = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
     rows = netlink.new_rows(_PATCH_ROWS, len(ifindex), netlink.RTM_NEWTFILTER, create)

@@ -49,7 +49,7 @@ NODE_FIRST_IFINDEX = 100
 PANEL_FIRST_IFINDEX = 10_000
 LOOPBACK_IFINDEX = 1
 REMOVAL_TIMEOUT_S = 30.0
-CARRIER_TIMEOUT_S = 60.0
+CARRIER_TIMEOUT_S, CARRIERS_A_SECOND = 60.0, 25  # the slowest kernels notice some hundred
 
 PANEL_SYSCTLS = {
     "ipv6/conf/all/disable_ipv6": "1",
@@ -198,8 +198,9 @@ class Panel:
                 waiting.pop()
             return not waiting
 
-        if not wait_until(all_up, CARRIER_TIMEOUT_S, pause_s=0.05):
-            raise FabricError(f"ports of {waiting[-1][1]} were not in operation within {CARRIER_TIMEOUT_S} s")
+        timeout_s = CARRIER_TIMEOUT_S + self.n_port / CARRIERS_A_SECOND
+        if not wait_until(all_up, timeout_s, pause_s=0.05):
+            raise FabricError(f"ports of {waiting[-1][1]} were not in operation within {timeout_s:.0f} s")
 
     def counters(self) -> tuple[IntArray, IntArray]:
         """Bytes that came from the nodes and went to the nodes, each by port. Shapes: (n_port,) twice."""
