@@ -8,6 +8,7 @@ import math
 import random
 import select
 import socket
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from controller.fabric.delay_line_process import RECEIVE_BYTES, open_frames, wire_bytes
+from controller.fabric.delay_line_process import CONTROL_BYTES, RECEIVE_BYTES, open_frames, wire_bytes
 from controller.fabric.namespaces import in_namespace
 from controller.fabric.netlink import ShapingError
 from controller.fabric.plan import DARK, FRAME_BYTES, QUEUE_S, ShapingPlan, queue_limit_bytes
@@ -184,27 +185,31 @@ def test_what_a_sender_hands_over_at_once_takes_at_most_a_millisecond(pair: Worl
     pair.shaper.apply(plan(Link(0, 1, delay_us=2_000, rate_bps=rate_bps)))
     with in_namespace(pair.panel.namespace, open_frames) as frames, ThreadPoolExecutor(1) as pool:
         flood = pool.submit(tcp_flood, pair, 0, 1, flows=1, lasting_s=1.2)
-        before_bytes = _handed_over(frames, 0.6)
+        handed_over = _handed_over(frames, 0.6)
+        before_s = time.time()
         pair.shaper.apply(plan(Link(0, 1, delay_us=2_000, rate_bps=slower_bps)))
-        _handed_over(frames, 0.01)  # what was on its way from the node to the panel meanwhile
-        after_bytes = _handed_over(frames, 0.5)
+        after_s = time.time() + 0.005  # what had left the node by then has long reached the panel
+        handed_over += _handed_over(frames, 0.5)
         flood.result()
+    before_bytes = [size_bytes for sent_s, size_bytes in handed_over if sent_s < before_s]
+    after_bytes = [size_bytes for sent_s, size_bytes in handed_over if sent_s > after_s]
     for seen_bytes, at_bps in ((before_bytes, rate_bps), (after_bytes, slower_bps)):
         assert max(seen_bytes) * 8 / at_bps <= max(0.001, FRAME_BYTES * 8 / at_bps)
     if rate_bps >= 100 * MBIT:
         assert max(before_bytes) > 2 * FRAME_BYTES, "there are such frames"
 
 
-def _handed_over(frames: socket.socket, seconds_s: float) -> list[int]:
-    """What each frame that node 0 sends in a time fills on the wire, in bytes."""
-    sizes_bytes, until = [], time.monotonic() + seconds_s
+def _handed_over(frames: socket.socket, seconds_s: float) -> list[tuple[float, int]]:
+    """When each frame of node 0 that is read within a time came to the panel, and how many bytes of wire it fills."""
+    seen, until = [], time.monotonic() + seconds_s
     while (left_s := until - time.monotonic()) > 0:
         if select.select([frames], [], [], left_s)[0]:
             with contextlib.suppress(BlockingIOError):
-                frame, source = frames.recvfrom(RECEIVE_BYTES)
+                frame, control, _, source = frames.recvmsg(RECEIVE_BYTES, CONTROL_BYTES)
                 if source[0] == "p0":
-                    sizes_bytes.append(wire_bytes(frame))
-    return sizes_bytes
+                    seconds, nanoseconds = struct.unpack("=qq", control[0][2])
+                    seen.append((seconds + nanoseconds / 1e9, wire_bytes(frame)))
+    return seen
 
 
 def test_a_burst_beyond_the_queue_is_dropped_at_its_tail(pair: World) -> None:
