@@ -282,8 +282,11 @@ def _patches(holds: Holds, services: Services, names: Sequence[str]) -> Patches:
     keys = np.stack((rank[holds.a], rank[holds.b], holds.port_a, holds.port_b, holds.service), axis=1)
     _, kept, link = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     loss_ratio = np.array([service.loss_ratio for service in services.services], np.float64)
+    mtu_bytes = np.array([service.mtu_bytes for service in services.services], np.int64)
     own = taken(holds, kept)
-    table = LinkTable(own.a, own.b, own.kind, own.port_a, own.port_b, loss_ratio[own.service])
+    table = LinkTable(
+        own.a, own.b, own.kind, own.port_a, own.port_b, loss_ratio[own.service], mtu_bytes[own.service]
+    )  # fmt: skip
     return Patches(table, own.service, link.reshape(-1), holds.start_s, holds.end_s)
 
 

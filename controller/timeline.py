@@ -24,6 +24,10 @@ Int32Array = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
 
 
+MTU_BYTES, MIN_MTU_BYTES, MAX_MTU_BYTES = 1_500, 1_280, 9_000
+"""The largest packet of a link where nothing is said; the least, which IPv6 needs (RFC 8200); and jumbo frames."""
+
+
 class Role(enum.StrEnum):
     """What a node is."""
 
@@ -62,6 +66,7 @@ class LinkTable:
     port_a: IntArray
     port_b: IntArray
     loss_ratio: FloatArray
+    mtu_bytes: IntArray  # the largest packet
 
 
 @dataclass(frozen=True)
@@ -266,9 +271,12 @@ class ContentHash:
         nodes = [[node.name, node.role.value, list(node.ports)] for node in head.nodes]
         ends = [[end.node, round(end.at_s)] for end in head.node_ends]
         lead = [head.epoch_utc.astimezone(UTC).isoformat(timespec="microseconds"), nodes, ends]
-        self._lead = hashlib.sha256(b"skyrack timeline 2\n" + json.dumps(lead, separators=(",", ":")).encode())
+        self._lead = hashlib.sha256(b"skyrack timeline 3\n" + json.dumps(lead, separators=(",", ":")).encode())
         links, contacts = head.links, head.contacts
-        exact = (links.a, links.b, links.kind, links.port_a, links.port_b, contacts.a, contacts.b, contacts.kind)
+        exact = (
+            links.a, links.b, links.kind, links.port_a, links.port_b, links.mtu_bytes,
+            contacts.a, contacts.b, contacts.kind,
+        )  # fmt: skip
         rounded = (
             (np.array([head.step_s]), 1e-9),
             (head.t_s, 1e-9),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from controller.timeline import Block, Head, Timeline
+from controller.timeline import MAX_MTU_BYTES, MIN_MTU_BYTES, Block, Head, Timeline
 
 
 def check_head(timeline: Timeline) -> None:
@@ -21,6 +21,9 @@ def check_head(timeline: Timeline) -> None:
     for node, port in ((timeline.links.a, timeline.links.port_a), (timeline.links.b, timeline.links.port_b)):
         if np.any((port < 0) | (port >= ports[node])):
             raise ValueError("a link names a port that its node has not")
+    for mtu_bytes in timeline.links.mtu_bytes.tolist():
+        if not MIN_MTU_BYTES <= mtu_bytes <= MAX_MTU_BYTES:
+            raise ValueError(f"a link has an MTU of {mtu_bytes} bytes, which is not {MIN_MTU_BYTES} to {MAX_MTU_BYTES}")
 
 
 def check_block(block: Block, head: Head, block_steps: int) -> None:

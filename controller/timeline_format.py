@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FORMAT = "skyrack timeline"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DOCUMENT = "timeline.json"
 README = "README.txt"
 
@@ -32,6 +32,7 @@ HEAD_MEMBERS = (
     Member("links/port_a", "<i8", _LINK, "1", "which of a's ports: index of that node's ports"),
     Member("links/port_b", "<i8", _LINK, "1", "which of b's ports"),
     Member("links/loss_ratio", "<f8", _LINK, "1", "share of packets that are lost"),
+    Member("links/mtu_bytes", "<i8", _LINK, "byte", "the largest packet, without its Ethernet header"),
     Member(
         "contacts/a", "<i8", _CONTACT, "1", "one end of each scheduled interval, whatever its ports: index of nodes"
     ),

@@ -17,7 +17,8 @@ from controller.fabric.netlink import ShapingError
 from controller.fabric.panel import Panel
 from controller.fabric.plan import DARK, ShapingPlan, queue_limit_bytes
 from controller.fabric.plan_memory import DROPPED, LOST, PlanMemory
-from controller.fabric.shaping import PatchTable, Segments
+from controller.fabric.port_sizes import PortSizes
+from controller.fabric.shaping import PatchTable
 from controller.timeline import IntArray
 
 ANSWER_TIMEOUT_S = 10.0
@@ -48,7 +49,7 @@ class DelayLineShaper:
     def __init__(self, panel: Panel, seed: int) -> None:
         self._panel = panel
         self._patches = PatchTable(panel)
-        self._segments = Segments(panel)
+        self._sizes = PortSizes(panel)
         self._lock = threading.Lock()
         self._records = np.zeros(panel.n_port, RECORDS)  # all that is commanded
         self._records["peer"] = DARK
@@ -76,22 +77,29 @@ class DelayLineShaper:
     def apply(self, plan: ShapingPlan) -> None:
         """Make these directions so. Raises ShapingError if the plan cannot be, or the delay line is gone."""
         peer = self._patches.after(plan)
-        self._segments.bound(plan)
+        self._sizes.follow(plan)
         with self._lock:
             if self._control.fileno() < 0 or self._process.poll() is not None:
                 raise self._ended()
             for name in COMMANDED:
                 self._records[name][plan.port] = getattr(plan, name)
-            self._records["queue_limit_bytes"][plan.port] = queue_limit_bytes(plan.rate_bps)
+            self._records["queue_limit_bytes"][plan.port] = queue_limit_bytes(plan)
             self._memory.publish(self._records.tobytes(), time.monotonic_ns())
         self._patches.peer = peer
 
     def read_back(self) -> ShapingPlan:
-        """The state that the delay line holds, as it sees it."""
+        """The state that the delay line holds, as it sees it. A direction with another queue than its own, which a plan
+        cannot say, has a rate of 0."""
         with self._lock:
             self._ask()
             held = np.frombuffer(self._memory.held(), RECORDS)
-        return ShapingPlan(np.arange(len(held)), *(held[name].copy() for name in COMMANDED))
+        plan = ShapingPlan.dark(self._panel.n_port)
+        for name in COMMANDED:
+            getattr(plan, name)[:] = held[name]
+        self._sizes.read_back(plan)
+        strange = (plan.peer != DARK) & (held["queue_limit_bytes"] != queue_limit_bytes(plan))
+        plan.rate_bps[strange] = 0
+        return plan
 
     def drops(self) -> Drops:
         """What did not arrive, and why."""

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from controller.errors import InputError
-from controller.fabric import netlink, plan
+from controller.fabric import netlink
 from controller.fabric.namespaces import (
     NAMED,
     create_namespace,
@@ -36,7 +36,7 @@ from controller.fabric.namespaces import (
 )
 from controller.fabric.netlink import FabricError, NetlinkSocket, Refusal, attribute, attributes, message
 from controller.owner import is_root_of_own
-from controller.timeline import IntArray
+from controller.timeline import MTU_BYTES, IntArray
 
 PREFIX = "skyrack-"
 NEXT_HOP = "169.254.0.1"
@@ -50,7 +50,7 @@ NODE_FIRST_IFINDEX = 100
 PANEL_FIRST_IFINDEX = 10_000
 LOOPBACK_IFINDEX = 1
 REMOVAL_TIMEOUT_S = 30.0
-CARRIER_TIMEOUT_S = 60.0
+CARRIER_TIMEOUT_S, CARRIERS_A_SECOND = 60.0, 25  # the slowest kernels notice some hundred
 
 PANEL_SYSCTLS = {
     "ipv6/conf/all/disable_ipv6": "1",
@@ -78,19 +78,12 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFF_UP = 1
 _IFLA_OPERSTATE, _IF_OPER_UP = 16, b"\x06"
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_GSO_MAX_SIZE = 1, 3, 4, 18, 28, 41
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 18, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80
 _IFLA_STATS_LINK_64 = 1
 
-_SEGMENT_ROWS = np.dtype(
-    [
-        *netlink.HEADER_FIELDS,
-        ("family", "=u2"), ("hardware", "=u2"), ("ifindex", "=i4"), ("interface_flags", "=u4"), ("change", "=u4"),
-        ("size_head", netlink.ATTRIBUTE), ("size_bytes", "=u4"),
-    ]
-)  # fmt: skip
 _STATS_ROW = np.dtype(
     [
         ("family", "=u4"), ("ifindex", "=i4"), ("mask", "=u4"), ("head", netlink.ATTRIBUTE),
@@ -207,8 +200,9 @@ class Panel:
                 waiting.pop()
             return not waiting
 
-        if not wait_until(all_up, CARRIER_TIMEOUT_S, pause_s=0.05):
-            raise FabricError(f"ports of {waiting[-1][1]} were not in operation within {CARRIER_TIMEOUT_S} s")
+        timeout_s = CARRIER_TIMEOUT_S + self.n_port / CARRIERS_A_SECOND
+        if not wait_until(all_up, timeout_s, pause_s=0.05):
+            raise FabricError(f"ports of {waiting[-1][1]} were not in operation within {timeout_s:.0f} s")
 
     def counters(self) -> tuple[IntArray, IntArray]:
         """Bytes that came from the nodes and went to the nodes, each by port. Shapes: (n_port,) twice."""
@@ -226,21 +220,12 @@ class Panel:
         """Let nodes see a carrier on some of their ports, or none. Shape: (n,). Raises FabricError, naming the port."""
         messages = [_flags_message(int(self.ifindex[each]), _IFF_UP if on else 0) for each in port]
         refusals = self.socket.send(messages) if messages else []
-        if refusals:
-            label = self.port_label(int(port[refusals[0].row]))
-            raise FabricError(f"cannot switch the carrier of {label} {'on' if on else 'off'}: {refusals[0]}")
+        self.raise_of_ports(f"cannot switch {'on' if on else 'off'} the carrier of", port, refusals)
 
-    def limit_segments(self, port: IntArray, size_bytes: IntArray) -> None:
-        """Bound the frames that nodes hand over for later segmentation (GSO), port by port. Shapes: (n,)."""
-        node = np.searchsorted(self.port_start, port, side="right") - 1
-        for index in np.unique(node):
-            mine = node == index
-            rows = netlink.new_rows(_SEGMENT_ROWS, int(mine.sum()), netlink.RTM_SETLINK, 0)
-            rows["ifindex"] = NODE_FIRST_IFINDEX + port[mine] - self.port_start[index]
-            rows["size_head"] = (8, _IFLA_GSO_MAX_SIZE)
-            rows["size_bytes"] = size_bytes[mine]
-            label = self.nodes[int(index)].label
-            _raise_refusals(f"cannot bound the segments of {label}", self.node_sockets[int(index)].send_rows(rows))
+    def raise_of_ports(self, what: str, port: IntArray, refusals: Sequence[Refusal]) -> None:
+        """Raise FabricError for the first refusal of messages about some ports, one each. Shape: (n,)."""
+        if refusals:
+            raise FabricError(f"{what} {self.port_label(int(port[refusals[0].row]))}: {refusals[0]}")
 
     def close(self) -> None:
         """Remove the panel, and with it every port of the run. Idempotent."""
@@ -313,7 +298,7 @@ def port_message(port: int, node_port: int, name: str, node_namespace: int) -> b
         _IFINFOMSG.pack(0, 0, NODE_FIRST_IFINDEX + node_port, 0, 0)
         + attribute(_IFLA_IFNAME, name.encode() + b"\0")
         + attribute(_IFLA_ADDRESS, NODE_MAC)
-        + attribute(_IFLA_MTU, struct.pack("=I", plan.MTU_BYTES))
+        + attribute(_IFLA_MTU, struct.pack("=I", MTU_BYTES))
         + attribute(_IFLA_NET_NS_FD, struct.pack("=I", node_namespace))
     )
     veth = attribute(_IFLA_INFO_KIND, b"veth\0") + attribute(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, node_end))
@@ -321,7 +306,7 @@ def port_message(port: int, node_port: int, name: str, node_namespace: int) -> b
         _IFINFOMSG.pack(0, 0, PANEL_FIRST_IFINDEX + port, _IFF_UP, _IFF_UP)
         + attribute(_IFLA_IFNAME, f"p{port}\0".encode())
         + attribute(_IFLA_ADDRESS, PANEL_MAC)
-        + attribute(_IFLA_MTU, struct.pack("=I", plan.MTU_BYTES))
+        + attribute(_IFLA_MTU, struct.pack("=I", MTU_BYTES))
         + attribute(_IFLA_LINKINFO, veth)
     )
     return message(netlink.RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, panel_end)

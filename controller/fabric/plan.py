@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol, Self
 
 import numpy as np
 
-from controller.timeline import BoolArray, FloatArray, IntArray, LinkTable, Sky
+from controller.timeline import MTU_BYTES, BoolArray, FloatArray, IntArray, LinkTable, Sky
 
 DARK = -1
 """The peer of a port that is patched to nothing: what a node sends into it vanishes."""
 
-MTU_BYTES = 1500
-FRAME_BYTES = MTU_BYTES + 14
-"""The largest frame of a port, its Ethernet header included."""
+ETHERNET_BYTES = 14
+FRAME_BYTES = MTU_BYTES + ETHERNET_BYTES
+LOSS_DECIMALS = 9  # what netem's 32 bits of a loss ratio resolve
 
 QUEUE_S = (
     0.05  # a router's buffer of 50 ms: full speed for TCP whose round trip is about as long, no more bloat than that
 )
 QUEUE_FLOOR_BYTES = 64 * FRAME_BYTES
-SEGMENT_S = 0.001  # a frame takes about a millisecond of its link, as a burst of a real sender may
-SEGMENT_CEILING_BYTES = 65_536
+SEGMENT_S = 0.001  # as a burst of a real sender may take
+AT_ONCE_CEILING_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class ShapingPlan:
     delay_us: IntArray
     rate_bps: IntArray
     loss_ratio: FloatArray
+    mtu_bytes: IntArray  # the largest packet; the port takes it on at both its ends. DARK: it keeps what it has
 
     def __len__(self) -> int:
         return len(self.port)
@@ -44,27 +45,26 @@ class ShapingPlan:
     @classmethod
     def dark(cls, n_port: int) -> Self:
         """Every direction of n_port ports patched to nothing."""
-        ports, dark = np.arange(n_port), np.full(n_port, DARK)
-        return cls(ports, dark, np.zeros(n_port, np.int64), np.zeros(n_port, np.int64), np.zeros(n_port))
+        nothing = np.zeros(n_port, np.int64)
+        mtu_bytes = np.full(n_port, MTU_BYTES)
+        return cls(np.arange(n_port), np.full(n_port, DARK), nothing, nothing.copy(), np.zeros(n_port), mtu_bytes)
 
     def changed_from(self, before: ShapingPlan) -> ShapingPlan:
         """The directions of this plan that differ from `before`, each with its complete state.
 
         Both plans cover the same ports in the same order.
         """
-        same = (
-            (self.peer == before.peer)
-            & (self.delay_us == before.delay_us)
-            & (self.rate_bps == before.rate_bps)
-            & (self.loss_ratio == before.loss_ratio)
-        )
-        return self.only(~same)
+        differs = np.zeros(len(self), np.bool_)
+        for name in STATE:
+            differs |= getattr(self, name) != getattr(before, name)
+        return self.only(differs)
 
     def only(self, rows: BoolArray) -> ShapingPlan:
         """Some of the directions. Shape: rows (n,)."""
-        return ShapingPlan(
-            self.port[rows], self.peer[rows], self.delay_us[rows], self.rate_bps[rows], self.loss_ratio[rows]
-        )
+        return ShapingPlan(self.port[rows], *(getattr(self, name)[rows] for name in STATE))
+
+
+STATE = tuple(field.name for field in fields(ShapingPlan) if field.name != "port")
 
 
 def shaping_plan(port_start: IntArray, links: LinkTable, sky: Sky, usable: BoolArray) -> ShapingPlan:
@@ -81,22 +81,29 @@ def shaping_plan(port_start: IntArray, links: LinkTable, sky: Sky, usable: BoolA
         plan.peer[port] = peer
         plan.delay_us[port] = sky.delay_us[usable]
         plan.rate_bps[port] = sky.rate_bps[usable] // 8 * 8  # the kernel counts whole bytes
-        plan.loss_ratio[port] = sky.loss_ratio[usable]
+        plan.loss_ratio[port] = np.round(sky.loss_ratio[usable], LOSS_DECIMALS)
+        plan.mtu_bytes[port] = links.mtu_bytes[link]
     return plan
 
 
-def queue_limit_bytes(rate_bps: IntArray) -> IntArray:
-    """What a direction of each rate holds while it waits to be sent."""
-    return np.maximum(QUEUE_FLOOR_BYTES, (rate_bps * QUEUE_S / 8).astype(np.int64))
+def queue_limit_bytes(plan: ShapingPlan) -> IntArray:
+    """What each direction of a plan holds while it waits to be sent: as much as is under way on it, or QUEUE_S of its
+    rate if that is more, as it is in low orbits."""
+    waiting_s = np.maximum(QUEUE_S, plan.delay_us * 1e-6)
+    waiting_bytes: IntArray = (plan.rate_bps * waiting_s / 8).astype(np.int64)
+    return np.maximum(QUEUE_FLOOR_BYTES, waiting_bytes)
 
 
-def segment_bytes(rate_bps: IntArray, loss_ratio: FloatArray) -> IntArray:
-    """The largest frame that a sender may hand over for later segmentation (GSO), for directions of each rate and loss.
+def frames_at_once(plan: ShapingPlan) -> IntArray:
+    """How many frames a sender may hand over as one, for later segmentation (GSO), in each direction of a plan: as many
+    as take SEGMENT_S of its rate, one at the least. (In frames, not bytes, the kernel keeps to it exactly: a frame of
+    many segments has its headers once until it is taken apart.)
 
-    Where frames are lost, one segment at a time: a lost frame of many segments would be a burst of losses.
+    Where frames are lost, one at a time: a lost frame of many segments would be a burst of losses.
     """
-    worth = np.clip((rate_bps * SEGMENT_S / 8).astype(np.int64), FRAME_BYTES, SEGMENT_CEILING_BYTES)
-    return np.where(loss_ratio > 0, FRAME_BYTES, worth)
+    one = plan.mtu_bytes + ETHERNET_BYTES
+    worth_bytes = np.minimum((plan.rate_bps * SEGMENT_S / 8).astype(np.int64), AT_ONCE_CEILING_BYTES)
+    return np.where(plan.loss_ratio > 0, 1, np.maximum(1, worth_bytes // one))
 
 
 class Shaper(Protocol):

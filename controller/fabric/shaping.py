@@ -6,8 +6,10 @@ import numpy as np
 
 from controller.fabric.netlink import ShapingError
 from controller.fabric.panel import Panel
-from controller.fabric.plan import DARK, ShapingPlan, segment_bytes
-from controller.timeline import BoolArray, IntArray
+from controller.fabric.plan import DARK, ShapingPlan
+from controller.timeline import MAX_MTU_BYTES, MIN_MTU_BYTES, BoolArray, IntArray
+
+_MTU_RANGE = f"the MTU must be {MIN_MTU_BYTES} … {MAX_MTU_BYTES} bytes"
 
 
 class PatchTable:
@@ -26,6 +28,7 @@ class PatchTable:
         self._refuse(plan, lit & (plan.peer == plan.port), "a port cannot be patched to itself")
         self._refuse(plan, lit & (plan.rate_bps < 8), "the rate must be at least 8 bit/s")
         self._refuse(plan, lit & (plan.delay_us < 0), "the delay must not be negative")
+        self._refuse(plan, lit & ((plan.mtu_bytes < MIN_MTU_BYTES) | (plan.mtu_bytes > MAX_MTU_BYTES)), _MTU_RANGE)
         self._refuse(plan, lit & ~((plan.loss_ratio >= 0) & (plan.loss_ratio <= 1)), "the loss ratio must be 0 … 1")
         # Within one plan: from plan to plan a link may be made before the one that it takes over from is broken.
         taken = np.bincount(plan.peer[lit], minlength=n_port)
@@ -39,21 +42,6 @@ class PatchTable:
             raise ShapingError(f"cannot shape {describe(self._panel, plan, int(np.flatnonzero(wrong)[0]))}: {why}")
 
 
-class Segments:
-    """The largest frames that nodes hand over, kept in step with the rates of their ports."""
-
-    def __init__(self, panel: Panel) -> None:
-        self._panel = panel
-        self._size_bytes: IntArray = np.zeros(panel.n_port, np.int64)  # (n_port,); 0: as the kernel made it
-
-    def bound(self, plan: ShapingPlan) -> None:
-        """Make the ports that a plan lights hand over what its rates allow. Raises FabricError."""
-        size_bytes = segment_bytes(plan.rate_bps, plan.loss_ratio)
-        changed = (plan.peer != DARK) & (size_bytes != self._size_bytes[plan.port])
-        self._panel.limit_segments(plan.port[changed], size_bytes[changed])
-        self._size_bytes[plan.port[changed]] = size_bytes[changed]
-
-
 def describe(panel: Panel, plan: ShapingPlan, row: int) -> str:
     """What a row of a plan asks, in words."""
     port, peer = int(plan.port[row]), int(plan.peer[row])
@@ -62,5 +50,5 @@ def describe(panel: Panel, plan: ShapingPlan, row: int) -> str:
         return f"{known[0]} → dark"
     return (
         f"{known[0]} → {known[1]}, delay {plan.delay_us[row]} µs, rate {plan.rate_bps[row]} bit/s, "
-        f"loss ratio {plan.loss_ratio[row]:g}"
+        f"loss ratio {plan.loss_ratio[row]:g}, MTU {plan.mtu_bytes[row]} bytes"
     )

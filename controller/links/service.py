@@ -30,13 +30,14 @@ class Service:
 
     fixed_rate_bps: int
     loss_ratio: float
+    mtu_bytes: int
     budget: Budget | None = None
     weather: Weather | None = None
 
     @classmethod
     def of_isl(cls, policy: IslPolicy) -> Service:
         """What a policy's links carry."""
-        return cls(policy.rate_bps, policy.loss_ratio, policy.optical or policy.radio)
+        return cls(policy.rate_bps, policy.loss_ratio, policy.mtu_bytes, policy.optical or policy.radio)
 
     @classmethod
     def of_ground(cls, ground: Ground, seed: int, start_s: float, end_s: float) -> Service:
@@ -45,7 +46,7 @@ class Service:
         if ground.rain is not None:
             spells = rain_spells(ground.rain, seed, ground.name, start_s, end_s)
             weather = Weather(ground.rain, spells, ground.latitude_deg, ground.altitude_m)
-        return cls(ground.rate_bps, ground.loss_ratio, ground.radio, weather)
+        return cls(ground.rate_bps, ground.loss_ratio, ground.mtu_bytes, ground.radio, weather)
 
     @property
     def reach_m(self) -> float:

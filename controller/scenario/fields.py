@@ -6,9 +6,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from controller.timeline import MAX_MTU_BYTES, MIN_MTU_BYTES
+
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")]
 RateBps = Annotated[int, Field(ge=1_000, le=1_000_000_000_000)]
 LossRatio = Annotated[float, Field(ge=0.0, le=1.0)]
+
+MtuBytes = Annotated[int, Field(ge=MIN_MTU_BYTES, le=MAX_MTU_BYTES)]
 
 
 class Table(BaseModel):

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from controller.scenario.fields import LossRatio, RateBps, Table
+from controller.scenario.fields import LossRatio, MtuBytes, RateBps, Table
+from controller.timeline import MTU_BYTES
 
 Topology = Literal["plus-grid", "ring", "nearest-k", "pairs", "none"]
 Pair = Annotated[tuple[str, str], Field(strict=False)]  # TOML has lists, not tuples
@@ -58,6 +59,7 @@ class IslPolicy(Table):
     optical: OpticalBudget | None = None
     radio: RadioBudget | None = None
     loss_ratio: LossRatio = 0.0
+    mtu_bytes: MtuBytes = MTU_BYTES  # the largest packet
     grazing_altitude_m: float = Field(default=80_000.0, ge=0.0, le=1_000_000.0)
     max_range_m: float | None = Field(default=None, gt=0.0)  # None: as far as the line of sight reaches
     cross_plane_max_latitude_deg: float = Field(default=90.0, ge=0.0, le=90.0)

@@ -24,10 +24,11 @@ from pydantic_core import PydanticCustomError
 
 from controller.scenario.element_file import ElementFile, ElementFileKey
 from controller.scenario.fault_model import Fault
-from controller.scenario.fields import LossRatio, RateBps, Slug, Table
+from controller.scenario.fields import LossRatio, MtuBytes, RateBps, Slug, Table
 from controller.scenario.link_model import CrossIsl, IslPolicy, RadioBudget, Rain, isl_ports_needed
 from controller.scenario.omm import OmmSet
 from controller.scenario.tle import TleSet
+from controller.timeline import MTU_BYTES
 
 EPOCH_YEARS = (1957, 2056)  # what the two digits of a TLE's year can say
 MAX_DURATION_S = 31 * 86_400.0
@@ -187,6 +188,7 @@ class Ground(Table):
     radio: RadioBudget | None = None
     rain: Rain | None = None
     loss_ratio: LossRatio = 0.0
+    mtu_bytes: MtuBytes = MTU_BYTES  # the largest packet
     jurisdiction: str | None = Field(default=None, pattern=r"^[A-Z]{2}$")
 
     @field_validator("waypoints")

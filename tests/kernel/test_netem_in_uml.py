@@ -12,7 +12,8 @@ from pathlib import Path
 from controller.fabric.choose import NETEM_NEEDS, panel_capabilities
 
 ROOT = Path(__file__).parents[2]
-SUITE = ["test_shapers.py", "test_routes.py", "test_probes.py", "test_panel.py", "test_choose.py"]
+ROOMS = ("blackouts", "capture", "choose", "ipv6", "mtu", "panel", "probes", "routes", "shapers")
+SUITE = [f"tests/kernel/test_{room}.py" for room in ROOMS]
 TIMEOUT_S = 420
 RETRIES = 2
 
@@ -25,13 +26,12 @@ def test_netem_passes_the_conformance_suite_on_a_kernel_that_has_it() -> None:
     """
     works = {each.name for each in panel_capabilities() if each.works}
     kernel = [] if works >= NETEM_NEEDS else ["deploy/uml-run", "--timeout", str(TIMEOUT_S)]
-    suite = [str(Path("tests/kernel") / name) for name in SUITE]
     # The guest shares files but not /tmp; the results must be read from outside.
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="skyrack-uml-test-") as folder:
-        first = outcome = _run(kernel, Path(folder), suite)
+        first = outcome = _run(kernel, Path(folder), SUITE)
         for _ in range(RETRIES):
             if outcome.failed:
-                outcome = _run(kernel, Path(folder), [*suite, "--last-failed"])
+                outcome = _run(kernel, Path(folder), [*SUITE, "--last-failed"])
     assert (first.tests > 0, first.skipped) == (True, 0)
     assert (outcome.tests > 0, outcome.skipped, outcome.failed) == (True, 0, 0), outcome.said
 

@@ -13,7 +13,7 @@ from controller.fabric.netlink import RouteError
 from controller.fabric.plan import shaping_plan
 from controller.fabric.routes import WITHDRAWN
 from controller.links.routes import NONE, next_ports, ports, route_changes
-from controller.timeline import LinkKind, LinkTable, Sky
+from controller.timeline import MTU_BYTES, LinkKind, LinkTable, Sky
 from tests.kernel.world import MBIT, Link, World, dark, opened_world, plan
 
 # Two relays between two ends: 0 – 1 – 2 – 3 and 0 – 2 – 1 – 3 are both ways, and the relays stand in opposite orders.
@@ -24,6 +24,7 @@ RELAYS = LinkTable(
     port_a=np.array([0, 1, 1, 2, 2]),
     port_b=np.array([0, 0, 1, 0, 1]),
     loss_ratio=np.zeros(5),
+    mtu_bytes=np.full(5, MTU_BYTES),
 )
 ONE_ORDER_US, OTHER_ORDER_US = (2_000, 30_000, 2_000, 30_000, 2_000), (30_000, 2_000, 2_000, 2_000, 30_000)
 EVERY_LINK = np.ones(5, np.bool_)

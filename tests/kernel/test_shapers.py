@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import random
+import select
+import socket
+import struct
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import pytest
 
+from controller.fabric.delay_line_process import CONTROL_BYTES, RECEIVE_BYTES, open_frames, wire_bytes
+from controller.fabric.namespaces import in_namespace
 from controller.fabric.netlink import ShapingError
-from controller.fabric.plan import DARK, FRAME_BYTES, ShapingPlan, queue_limit_bytes
+from controller.fabric.plan import DARK, FRAME_BYTES, QUEUE_S, ShapingPlan, queue_limit_bytes
 from controller.fabric.probes import ProbePair, Prober, ProbeResult
-from tests.kernel.world import MBIT, Link, World, dark, plan, tcp_transfer, wait_for
+from controller.timeline import MTU_BYTES
+from tests.kernel.world import MBIT, Link, World, dark, plan, tcp_flood, tcp_transfer, wait_for
 
 RTT_ERROR_MEDIAN_US = {"delay-line": 200.0, "netem": 400.0}
 """The figures that the shapers promise for one hop of an idle network."""
 
 ONE_WAY_TOLERANCE_MS = 1.0
 RATE_TOLERANCE = 0.03
+TCP_HEADERS_BYTES = 20 + 20 + 12  # of IPv4, TCP and its time stamps (RFC 7323)
 QUIET_PERCENT = 20  # other load on the machine, and a slow guest kernel, only ever add to a delay
 
 
@@ -72,6 +82,21 @@ def test_the_two_directions_of_a_link_differ_as_commanded(pair: World) -> None:
             assert abs(np.percentile(traffic.received().delay_ms, QUIET_PERCENT) - expected_ms) <= ONE_WAY_TOLERANCE_MS
 
 
+def test_each_direction_has_its_own_rate_and_loss(pair: World) -> None:
+    """One direction carries 8 Mbit/s whole, the other 2 Mbit/s of which a fifth is lost."""
+    frame_bytes, count = 1_000, 250
+    one, other = 8 * MBIT, 2 * MBIT
+    pair.shaper.apply(plan(Link(0, 1, rate_bps=one, back_rate_bps=other, back_loss_ratio=0.2)))
+    for source, rate_bps, loss_ratio in ((0, one, 0.0), (1, other, 0.2)):
+        with pair.sending(source, 1 - source) as traffic:
+            traffic.send(count, 2 * frame_bytes * 8 / rate_bps, frame_bytes)  # half the rate: none waits for another
+            received = traffic.received()
+        lost = count - len(received.number)
+        assert abs(lost - count * loss_ratio) <= 5 * math.sqrt(count * loss_ratio * (1 - loss_ratio))
+        fastest_ms = np.percentile(received.delay_ms, QUIET_PERCENT)
+        assert abs(fastest_ms - frame_bytes * 8e3 / rate_bps) <= ONE_WAY_TOLERANCE_MS
+
+
 @pytest.mark.parametrize(("before_us", "after_us"), [(30_000, 8_000), (8_000, 30_000)])
 def test_a_delay_step_under_traffic_keeps_the_order(pair: World, before_us: int, after_us: int) -> None:
     """While a delay changes in the midst of traffic, nothing is lost and nothing overtakes."""
@@ -110,7 +135,8 @@ def test_a_delay_that_changes_ten_times_a_second_keeps_the_order(pair: World) ->
 def test_twice_the_rate_offered_the_rate_arrives(pair: World) -> None:
     """Of twice the rate, the rate arrives, the queue fills to its limit, and the rest is dropped."""
     rate_bps, frame_bytes, offered_s = 8 * MBIT, 1_000, 2.0
-    pair.shaper.apply(plan(Link(0, 1, delay_us=10_000, rate_bps=rate_bps)))
+    link = plan(Link(0, 1, delay_us=10_000, rate_bps=rate_bps))
+    pair.shaper.apply(link)
     every_s = frame_bytes * 8 / (2 * rate_bps)
     with pair.sending(0, 1) as traffic:
         traffic.send(int(offered_s / every_s), every_s, frame_bytes)
@@ -118,7 +144,7 @@ def test_twice_the_rate_offered_the_rate_arrives(pair: World) -> None:
     span_s = received.arrived_s[-1] - received.arrived_s[0]
     arrived_bps = (len(received.number) - 1) * frame_bytes * 8 / span_s
     assert abs(arrived_bps / rate_bps - 1) <= RATE_TOLERANCE
-    queue_s = queue_limit_bytes(np.array([rate_bps]))[0] * 8 / rate_bps
+    queue_s = queue_limit_bytes(link)[0] * 8 / rate_bps
     # netem counts its limit in full frames, so smaller ones fill a smaller queue, and counts those under way too
     shortest_s = queue_s * frame_bytes / FRAME_BYTES - 0.010
     full_s = np.median(received.delay_ms[len(received.delay_ms) // 2 :]) / 1e3 - 0.010
@@ -127,11 +153,71 @@ def test_twice_the_rate_offered_the_rate_arrives(pair: World) -> None:
     assert len(received.number) <= 1.05 * expected
 
 
+@pytest.mark.parametrize("rate_bps", [8 * MBIT, 50 * MBIT])
+def test_of_more_than_the_rate_over_tcp_the_rate_arrives(pair: World, rate_bps: int) -> None:
+    """Two connections, each of which could take all of it, get the rate together, headers counted."""
+    pair.shaper.apply(plan(Link(0, 1, delay_us=5_000, rate_bps=rate_bps)))
+    elapsed_s, so_far_bytes = tcp_flood(pair, 0, 1, flows=2, lasting_s=3.0).T
+    steady = (elapsed_s >= 0.75) & (elapsed_s <= 2.75)
+    span_s, carried_bytes = np.ptp(elapsed_s[steady]), np.ptp(so_far_bytes[steady])
+    wire_bps = carried_bytes * 8 / span_s * FRAME_BYTES / (MTU_BYTES - TCP_HEADERS_BYTES)
+    assert abs(wire_bps / rate_bps - 1) <= RATE_TOLERANCE
+
+
+def test_tcp_finds_a_queue_of_the_same_order_as_datagrams(pair: World) -> None:
+    """While TCP fills the queue with frames of some segments, a datagram waits for up to the queue's 50 ms; in a netem,
+    which counts packets, large and small, for half to twice as much."""
+    rate_bps, queue_ms = 50 * MBIT, QUEUE_S * 1e3
+    pair.shaper.apply(plan(Link(0, 1, delay_us=5_000, rate_bps=rate_bps)))
+    with pair.sending(0, 1) as traffic, ThreadPoolExecutor(1) as pool:
+        flood = pool.submit(tcp_flood, pair, 0, 1, flows=8, lasting_s=2.0)
+        traffic.send(900, 0.002)
+        flood.result()
+        waited_ms = traffic.received().delay_ms - 5.0
+    assert 0.4 * queue_ms <= np.percentile(waited_ms, 99) <= 2.2 * queue_ms
+
+
+@pytest.mark.parametrize("rate_bps", [20 * MBIT, 100 * MBIT, 400 * MBIT])
+def test_what_a_sender_hands_over_at_once_takes_at_most_a_millisecond(pair: World, rate_bps: int) -> None:
+    """Frames that TCP leaves to be segmented (GSO) fit into 1 ms of the link's rate as they leave the node, those of a
+    connection that is there when the rate falls, too; single frames take what they take."""
+    slower_bps = rate_bps // 2
+    pair.shaper.apply(plan(Link(0, 1, delay_us=2_000, rate_bps=rate_bps)))
+    with in_namespace(pair.panel.namespace, open_frames) as frames, ThreadPoolExecutor(1) as pool:
+        flood = pool.submit(tcp_flood, pair, 0, 1, flows=1, lasting_s=1.2)
+        handed_over = _handed_over(frames, 0.6)
+        before_s = time.time()
+        pair.shaper.apply(plan(Link(0, 1, delay_us=2_000, rate_bps=slower_bps)))
+        after_s = time.time() + 0.005  # what had left the node by then has long reached the panel
+        handed_over += _handed_over(frames, 0.5)
+        flood.result()
+    before_bytes = [size_bytes for sent_s, size_bytes in handed_over if sent_s < before_s]
+    after_bytes = [size_bytes for sent_s, size_bytes in handed_over if sent_s > after_s]
+    for seen_bytes, at_bps in ((before_bytes, rate_bps), (after_bytes, slower_bps)):
+        assert max(seen_bytes) * 8 / at_bps <= max(0.001, FRAME_BYTES * 8 / at_bps)
+    if rate_bps >= 100 * MBIT:
+        assert max(before_bytes) > 2 * FRAME_BYTES, "there are such frames"
+
+
+def _handed_over(frames: socket.socket, seconds_s: float) -> list[tuple[float, int]]:
+    """When each frame of node 0 that is read within a time came to the panel, and how many bytes of wire it fills."""
+    seen, until = [], time.monotonic() + seconds_s
+    while (left_s := until - time.monotonic()) > 0:
+        if select.select([frames], [], [], left_s)[0]:
+            with contextlib.suppress(BlockingIOError):
+                frame, control, _, source = frames.recvmsg(RECEIVE_BYTES, CONTROL_BYTES)
+                if source[0] == "p0":
+                    seconds, nanoseconds = struct.unpack("=qq", control[0][2])
+                    seen.append((seconds + nanoseconds / 1e9, wire_bytes(frame)))
+    return seen
+
+
 def test_a_burst_beyond_the_queue_is_dropped_at_its_tail(pair: World) -> None:
     """Of a burst larger than the queue, its head arrives at the rate, and only its tail is dropped."""
     rate_bps = 2 * MBIT
-    pair.shaper.apply(plan(Link(0, 1, rate_bps=rate_bps)))
-    limit_frames = int(queue_limit_bytes(np.array([rate_bps]))[0]) // FRAME_BYTES
+    link = plan(Link(0, 1, rate_bps=rate_bps))
+    pair.shaper.apply(link)
+    limit_frames = int(queue_limit_bytes(link)[0]) // FRAME_BYTES
     with pair.sending(0, 1) as traffic:
         traffic.send(3 * limit_frames, 0.0, FRAME_BYTES)
         received = traffic.received()

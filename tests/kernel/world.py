@@ -11,7 +11,8 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ import numpy as np
 from controller.fabric.choose import ShaperChoice, open_shaper
 from controller.fabric.namespaces import create_namespace, in_namespace, remove_namespace
 from controller.fabric.panel import NodePorts, Panel
-from controller.fabric.plan import DARK, Shaper, ShapingPlan
+from controller.fabric.plan import Shaper, ShapingPlan
 from controller.fabric.routes import HostRoutes, RouteChanges
+from controller.timeline import MTU_BYTES
 
 SO_TIMESTAMPNS = 35
 SO_RCVBUFFORCE = 33
@@ -35,33 +37,35 @@ _count = itertools.count()
 
 @dataclass(frozen=True)
 class Link:
-    """One link to be, port numbers and all; `back_delay_us` where the two directions differ."""
+    """One link to be, port numbers and all; `back_…` where the two directions differ."""
 
     a: int
     b: int
     delay_us: int = 0
     rate_bps: int = 1_000 * MBIT
     loss_ratio: float = 0.0
+    mtu_bytes: int = MTU_BYTES
     back_delay_us: int | None = None
+    back_rate_bps: int | None = None
+    back_loss_ratio: float | None = None
 
 
 def plan(*links: Link) -> ShapingPlan:
     """The directions of some links."""
-    rows = []
+    rows: list[tuple[int, int, int, int, float, int]] = []
     for link in links:
         back_us = link.delay_us if link.back_delay_us is None else link.back_delay_us
-        rows.append((link.a, link.b, link.delay_us, link.rate_bps, link.loss_ratio))
-        rows.append((link.b, link.a, back_us, link.rate_bps, link.loss_ratio))
-    port, peer, delay_us, rate_bps, loss_ratio = zip(*rows, strict=True)
-    return ShapingPlan(
-        np.array(port), np.array(peer), np.array(delay_us), np.array(rate_bps), np.array(loss_ratio, float)
-    )
+        back_bps = link.rate_bps if link.back_rate_bps is None else link.back_rate_bps
+        back_loss = link.loss_ratio if link.back_loss_ratio is None else link.back_loss_ratio
+        rows.append((link.a, link.b, link.delay_us, link.rate_bps, link.loss_ratio, link.mtu_bytes))
+        rows.append((link.b, link.a, back_us, back_bps, back_loss, link.mtu_bytes))
+    port, peer, delay_us, rate_bps, loss_ratio, mtu_bytes = (np.array(each) for each in zip(*rows, strict=True))
+    return ShapingPlan(port, peer, delay_us, rate_bps, loss_ratio.astype(float), mtu_bytes)
 
 
 def dark(*ports: int) -> ShapingPlan:
     """Ports patched to nothing."""
-    zeros = np.zeros(len(ports), np.int64)
-    return ShapingPlan(np.array(ports), np.full(len(ports), DARK), zeros, zeros, np.zeros(len(ports)))
+    return replace(ShapingPlan.dark(len(ports)), port=np.array(ports))
 
 
 @dataclass
@@ -107,7 +111,7 @@ class Traffic:
 
     def __init__(self, source: socket.socket, sink: socket.socket, target: tuple[str, int]) -> None:
         self._source, self._sink, self._target = source, sink, target
-        self._sent = 0
+        self.sent_s: list[tuple[float, float]] = []  # times of day between which each was sent, by its number
 
     def __enter__(self) -> Traffic:
         return self
@@ -124,8 +128,9 @@ class Traffic:
             wait_s = began + k * every_s - time.monotonic()
             if wait_s > 0:
                 time.sleep(wait_s)
-            self._source.sendto(_STAMP.pack(self._sent, time.time_ns()) + padding, self._target)
-            self._sent += 1
+            now_ns = time.time_ns()
+            self._source.sendto(_STAMP.pack(len(self.sent_s), now_ns) + padding, self._target)
+            self.sent_s.append((now_ns / 1e9, time.time()))
 
     def received(self, settle_s: float = 0.4) -> Received:
         """All that has arrived, once nothing more has for `settle_s`."""
@@ -189,6 +194,44 @@ def tcp_transfer(world: World, source: int, target: int, data: bytes) -> tuple[f
             out.sendall(data)
         receiver.join(DEADLINE_S)
     return answer[0]
+
+
+def tcp_flood(world: World, source: int, target: int, flows: int, lasting_s: float) -> np.ndarray:
+    """Send as much as some TCP connections can for a time. What they received together, as it came: seconds since the
+    first byte, bytes so far. Shape: (n, 2)."""
+    to, at = world.nodes[target], world.nodes[source]
+    listener = in_namespace(to.network_namespace, lambda: socket.create_server((to.address, PORT)))
+    rows: list[tuple[float, int]] = []
+    lock, ended = threading.Lock(), time.monotonic() + lasting_s
+
+    def receive(connection: socket.socket) -> None:
+        with connection:
+            while part := connection.recv(1 << 16):
+                with lock:
+                    rows.append((time.monotonic(), len(part)))
+
+    def send() -> None:
+        with in_namespace(at.network_namespace, lambda: socket.create_connection((to.address, PORT))) as out:
+            # what the socket still holds when the time is over is not sent
+            out.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            while time.monotonic() < ended:
+                out.send(bytes(1 << 14))
+
+    with listener, ThreadPoolExecutor(2 * flows) as pool:
+        listener.settimeout(DEADLINE_S)
+        work = []
+        for _ in range(flows):
+            work.append(pool.submit(send))
+            work.append(pool.submit(_until_reset, receive, listener.accept()[0]))
+        for each in work:
+            each.result(DEADLINE_S)
+    times, sizes = np.array(sorted(rows)).T
+    return np.stack([times - times[0], np.cumsum(sizes)], axis=1)
+
+
+def _until_reset(receive: Callable[[socket.socket], None], connection: socket.socket) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        receive(connection)
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:

@@ -54,7 +54,7 @@ def head(
             pairs.append((ground, k, LinkKind.GSL, 0, port) if a_first else (k, ground, LinkKind.GSL, port, 0))
     pairs.sort(key=lambda row: (nodes[row[0]].name, nodes[row[1]].name))
     a, b, kind, port_a, port_b = (np.array([row[i] for row in pairs], np.int64) for i in range(5))
-    links = LinkTable(a, b, kind, port_a, port_b, np.where(kind == LinkKind.ISL, 0.0, 0.001))
+    links = LinkTable(a, b, kind, port_a, port_b, np.where(kind == LinkKind.ISL, 0.0, 0.001), np.full(len(a), 1_500))
     eclipses = EclipseTable(
         satellite=np.array([0, 1], np.int64),
         start_s=np.array([t_s[0], t_s[0] + 20.0]),

@@ -203,8 +203,8 @@ def test_broken_files_are_told_in_one_clear_line(tmp_path: Path) -> None:
         (whole[:-200], "cut short"),
         (whole[: len(whole) // 2], "cut short"),
         (
-            ("timeline.json", document.replace(b'"format_version": 1', b'"format_version": 7')),
-            "format version 7.*reads 1",
+            ("timeline.json", document.replace(b'"format_version": 2', b'"format_version": 7')),
+            "format version 7.*reads 2",
         ),
         (("timeline.json", document.replace(b"skyrack timeline", b"another thing")), "another thing"),
         (("timeline.json", document[:-40]), "no readable timeline"),
@@ -215,6 +215,7 @@ def test_broken_files_are_told_in_one_clear_line(tmp_path: Path) -> None:
         (("links/b.npy", member(path, "contacts/b.npy")), r"links/b.npy must have the shape \(n_link\)"),
         (("links/b.npy", member(path, "links/loss_ratio.npy")), "links/b.npy must be <i8"),
         (("links/b.npy", b_npy[:-8] + (99).to_bytes(8, "little")), "names node 99 of 8"),
+        (("links/mtu_bytes.npy", member(path, "links/a.npy")), "an MTU of . bytes"),
         (("links/port_a.npy", member(path, "links/a.npy")[:-8] + (99).to_bytes(8, "little")), "port"),
     ]
     for content, message in cases:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from controller.fabric.delay_line import RECORDS
 from controller.fabric.delay_line_process import wire_bytes
-from controller.fabric.netem import limit_packets
-from controller.fabric.plan import DARK, FRAME_BYTES, ShapingPlan, queue_limit_bytes, segment_bytes, shaping_plan
+from controller.fabric.netem import limit_packets, netem_rows
+from controller.fabric.plan import (
+    DARK,
+    FRAME_BYTES,
+    LOSS_DECIMALS,
+    ShapingPlan,
+    frames_at_once,
+    queue_limit_bytes,
+    shaping_plan,
+)
 from controller.fabric.plan_memory import RECORD
-from controller.timeline import LinkTable, Sky
+from controller.timeline import MTU_BYTES, LinkTable, Sky
 
 # Nodes 0, 1 and 2 with 2, 1 and 2 ports; links 0.1 – 1.0, 0.0 – 2.1 and 1.0 – 2.0.
 PORT_START = np.array([0, 2, 3, 5])
@@ -23,6 +32,7 @@ LINKS = LinkTable(
     port_a=np.array([1, 0, 0]),
     port_b=np.array([0, 1, 0]),
     loss_ratio=np.array([0.0, 0.1, 0.2]),
+    mtu_bytes=np.array([1_500, 9_000, 1_280]),
 )
 RATE_BPS = np.array([8_000, 16_003, 24_000])  # of each link
 
@@ -51,6 +61,7 @@ def test_a_plan_patches_both_directions_of_every_usable_link() -> None:
     assert plan.delay_us.tolist() == [22, 11, 11, 0, 22]
     assert plan.rate_bps.tolist() == [16_000, 8_000, 8_000, 0, 16_000]
     assert plan.loss_ratio.tolist() == [0.1, 0.0, 0.0, 0.0, 0.1]
+    assert plan.mtu_bytes.tolist() == [9_000, 1_500, 1_500, 1_500, 9_000]
 
 
 def test_a_masked_link_is_dark() -> None:
@@ -72,21 +83,68 @@ def test_only_differences_are_sent_each_with_its_complete_state() -> None:
     assert ShapingPlan.dark(5).changed_from(before).peer.tolist() == [DARK, DARK]
 
 
-def test_a_netem_holds_what_is_under_way_and_its_queue() -> None:
-    """100 Mbit/s at 20 ms has 250 kB under way, which the default limit of 1000 packets is not made for."""
-    rate_bps = np.array([100_000_000])
-    under_way_bytes = 250_000
-    expected = -(-(under_way_bytes + int(queue_limit_bytes(rate_bps)[0])) // FRAME_BYTES)
-    assert limit_packets(np.array([20_000]), rate_bps).tolist() == [expected]
+def direction(delay_us: int, rate_bps: int, loss_ratio: float = 0.0, mtu_bytes: int = MTU_BYTES) -> ShapingPlan:
+    """A plan of one."""
+    numbers = (0, 1, delay_us, rate_bps, loss_ratio, mtu_bytes)
+    return ShapingPlan(*(np.array([number]) for number in numbers))
 
 
 @pytest.mark.parametrize(
-    ("rate_bps", "loss_ratio", "expected_bytes"),
-    [(1_000, 0.0, FRAME_BYTES), (50_000_000, 0.0, 6_250), (10**10, 0.0, 65_536), (50_000_000, 0.01, FRAME_BYTES)],
+    ("delay_us", "rate_bps", "mtu_bytes", "under_way", "queue"),
+    [
+        # 1 Mbit/s: segments of one frame; the floor of the queue is 64 of them.
+        (10_000, 1_000_000, 1_500, 1, 64),
+        # 8 Mbit/s at 10 ms: 10 kB under way; the floor again, as 50 ms are 50 kB.
+        (10_000, 8_000_000, 1_500, 7, 64),
+        # 100 Mbit/s at 20 ms: 250 kB under way, 625 kB in the queue, in 8 frames at a time: 52, but for the floor.
+        (20_000, 100_000_000, 1_500, 166, 64),
+        # 1 Gbit/s at 10 ms: 1.25 MB under way, 6.25 MB in the queue, 43 frames at a time.
+        (10_000, 1_000_000_000, 1_500, 826, 97),
+        # As far as geostationary orbit: the queue is what is under way, 25 MB, 43 frames at a time.
+        (250_000, 800_000_000, 1_500, 16_513, 385),
+        # Jumbo frames, one at a time.
+        (10_000, 100_000_000, 9_000, 14, 70),
+    ],
 )
-def test_segments_are_a_millisecond_of_their_link(rate_bps: int, loss_ratio: float, expected_bytes: int) -> None:
-    """A frame takes about 1 ms of its link, one MTU to 64 KiB; where frames are lost, one segment at a time."""
-    assert segment_bytes(np.array([rate_bps]), np.array([loss_ratio])).tolist() == [expected_bytes]
+def test_a_netem_holds_what_is_under_way_in_frames_and_its_queue_in_segments(
+    delay_us: int, rate_bps: int, mtu_bytes: int, under_way: int, queue: int
+) -> None:
+    """The limit, by hand. The default of 1000 packets is not made for long fat links."""
+    assert limit_packets(direction(delay_us, rate_bps, mtu_bytes=mtu_bytes)).tolist() == [under_way + queue]
+
+
+def test_a_queue_holds_as_much_as_is_under_way_and_50_ms_at_least() -> None:
+    """So that a direction holds 2 × rate × delay at the least, whatever its delay."""
+    assert queue_limit_bytes(direction(10_000, 100_000_000)).tolist() == [625_000]
+    assert queue_limit_bytes(direction(250_000, 100_000_000)).tolist() == [3_125_000]
+    assert queue_limit_bytes(direction(250_000, 10_000)).tolist() == [64 * FRAME_BYTES]
+
+
+@pytest.mark.parametrize(
+    ("rate_bps", "loss_ratio", "mtu_bytes", "expected"),
+    [
+        (1_000_000, 0.0, 1_500, 1),
+        (25_000_000, 0.0, 1_500, 2),
+        (100_000_000, 0.0, 1_500, 8),
+        (10_000_000_000, 0.0, 1_500, 43),
+        (100_000_000, 0.01, 1_500, 1),
+        (50_000_000, 0.0, 9_000, 1),
+        (50_000_000, 0.0, 1_280, 4),
+    ],
+)
+def test_senders_hand_over_at_most_a_millisecond_of_the_link(
+    rate_bps: int, loss_ratio: float, mtu_bytes: int, expected: int
+) -> None:
+    """GSO frames follow the rate, from one frame to what the kernel takes; where frames are lost they stay single."""
+    assert frames_at_once(direction(0, rate_bps, loss_ratio, mtu_bytes)).tolist() == [expected]
+
+
+def test_a_commanded_loss_is_one_that_the_kernel_gives_back() -> None:
+    """Losses that faults have computed have more digits than netem; the plan has what will be read back."""
+    sky = replace(_sky((0, 11)), loss_ratio=np.array([1.0 - (1.0 - 0.01) * (1.0 - 0.003)]))
+    plan = shaping_plan(PORT_START, LINKS, sky, np.array([True]))
+    row = netem_rows(np.array([1]), plan.only(plan.peer != DARK))["loss"][0]
+    assert np.round(row / (2**32 - 1), LOSS_DECIMALS) == plan.loss_ratio.max() == 0.01297
 
 
 def test_a_large_frame_fills_the_wire_with_its_headers_once_a_segment() -> None:

@@ -26,7 +26,9 @@ def table(n_node: int, pairs: Iterable[tuple[int, int]]) -> LinkTable:
         used[near] += 1
         used[far] += 1
     a, b, port_a, port_b = np.array(rows, np.int64).reshape(-1, 4).T
-    return LinkTable(a, b, np.zeros(len(rows), np.int64), port_a, port_b, np.zeros(len(rows)))
+    return LinkTable(
+        a, b, np.zeros(len(rows), np.int64), port_a, port_b, np.zeros(len(rows)), np.full(len(rows), 1_500)
+    )
 
 
 def sky_of(link: Sequence[int] | IntArray, delay_us: Sequence[int] | IntArray) -> Sky:
@@ -168,6 +170,7 @@ def walk(seed: int, n_step: int = 25) -> Iterable[tuple[int, LinkTable, Sky, Boo
         np.concatenate([first.port_a, first.port_a]),
         np.concatenate([first.port_b, first.port_b + 40]),
         np.concatenate([first.loss_ratio, first.loss_ratio]),
+        np.concatenate([first.mtu_bytes, first.mtu_bytes]),
     )
     kept = (links.a != links.b).nonzero()[0]
     _, own_port = np.unique(np.stack([links.b[kept], links.port_b[kept]]), axis=1, return_index=True)

@@ -145,6 +145,18 @@ BAD = {
         GOOD + '[[fault]]\nkind = "blackout"\ntarget = "beijing~suva"\nat_s = 1\nduration_s = 1\n',
         ["fault[0].target = 'beijing~suva'", "no link joins these two"],
     ),
+    "MTU below what IPv6 needs": (
+        changed('name = "suva"', 'name = "suva"\nmtu_bytes = 1_279'),
+        ["ground[1].mtu_bytes = 1279", "at least 1_280"],
+    ),
+    "MTU beyond jumbo frames": (
+        GOOD + f'[[constellation]]\nname = "other"\nwalker = {{ {WALKER} }}\nisl = {{ mtu_bytes = 9_001 }}\n',
+        ["constellation[1].isl.mtu_bytes = 9001", "at most 9_000"],
+    ),
+    "MTU in quotes": (
+        changed('name = "suva"', 'name = "suva"\nmtu_bytes = "1500"'),
+        ["ground[1].mtu_bytes = '1500'"],
+    ),
     "degrade that does nothing": (
         GOOD + '[[fault]]\nkind = "degrade"\ntarget = "beijing"\nat_s = 1\nduration_s = 1\n',
         ["fault[0]", "needs extra_delay_s, rate_ratio or loss_ratio"],
