@@ -39,6 +39,7 @@ NICENESS = -20  # a late wake-up is an error in every delay; real-time class whe
 WAKE_S = 250e-6  # a sleeper wakes up to so late, so it sleeps so much less and then watches the clock,
 BUSY_S = 0.002  # but not for a frame due this soon after another: an eighth of a core goes into it at most
 OLDEST_S = 1.0
+SET_NS = 10_000_000  # the time of day leaves the monotonic clock by so much only when somebody sets it
 CONTROL_BYTES = socket.CMSG_SPACE(16)
 
 APPLY, READ_BACK = 1, 2
@@ -85,6 +86,8 @@ class DelayLine:
         self._under_way: list[tuple[float, int, tuple[str, int], bytes]] = []  # heap of due, order, peer, frame
         self._accepted = self._overrun = self._refused = 0
         self._delivered_mono_s = 0.0
+        self._utc_less_mono_ns = time.time_ns() - time.monotonic_ns()
+        self._stamps_hold = True  # the kernel's stamps on what waits in the socket are of the time of day as it is
 
     def run(self) -> None:
         """Serve until the control socket closes or the parent ends."""
@@ -107,20 +110,24 @@ class DelayLine:
         receive, directions = self._frames.recvmsg, self._directions
         now_mono_s = time.monotonic()
         utc_less_mono_ns = time.time_ns() - time.monotonic_ns()
+        if abs(utc_less_mono_ns - self._utc_less_mono_ns) > SET_NS:
+            self._stamps_hold = False
+        self._utc_less_mono_ns = utc_less_mono_ns
         for _ in range(BURST):
             try:
                 frame, control, _, source = receive(RECEIVE_BYTES, CONTROL_BYTES)
             except OSError as error:  # EAGAIN: no more; EINVAL: a kind of GSO that virtio headers cannot say
-                if not isinstance(error, BlockingIOError):
+                if isinstance(error, BlockingIOError):
+                    self._stamps_hold = True
+                else:
                     self._refused += 1
                 return
             direction = directions.get(source[0])
             if direction is not None and direction.peer is not None:
                 seconds, nanoseconds = _TIMESPEC.unpack(control[0][2])
                 arrived_mono_s = (seconds * 10**9 + nanoseconds - utc_less_mono_ns) * 1e-9
-                # between the two readings somebody may have set the time of day
                 arrived_mono_s = max(now_mono_s - OLDEST_S, min(time.monotonic(), arrived_mono_s))
-                self._accept(direction, direction.peer, frame, arrived_mono_s)
+                self._accept(direction, direction.peer, frame, arrived_mono_s if self._stamps_hold else now_mono_s)
 
     def _accept(self, direction: Direction, peer: tuple[str, int], frame: bytes, arrived_mono_s: float) -> None:
         """Settle when a frame is due at its peer, if ever."""

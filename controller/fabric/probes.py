@@ -170,6 +170,8 @@ class Prober:
             if sent_mono_s is not None:  # else it is too late, and was counted as unanswered
                 # It may be too late all the same, if this thread was kept from counting it.
                 rtt_s = arrived_mono_s - sent_mono_s
+                if rtt_s < 0.0:  # somebody set the time of day between the kernel's stamp and its reading
+                    rtt_s = time.monotonic() - sent_mono_s
                 self._on_result(ProbeResult(pair, sent_mono_s, rtt_s * 1e6 if rtt_s < self._timeout_s else None))
 
     def _close(self) -> None:
