@@ -82,6 +82,13 @@ class Prober:
         """Begin to probe."""
         self._thread.start()
 
+    def check(self) -> None:
+        """Raise SkyrackError if something has ended the prober before its time."""
+        if isinstance(self._failure, SkyrackError):
+            raise self._failure
+        if self._failure is not None:
+            raise SkyrackError(f"the prober ended early: {self._failure}") from self._failure
+
     def stop(self) -> None:
         """End; probes under way are forgotten. Idempotent. Raises what ended the prober before its time."""
         if self._stop_write < 0:
@@ -92,8 +99,7 @@ class Prober:
             if self._thread.is_alive():
                 raise SkyrackError(f"the prober did not stop within {STOP_TIMEOUT_S} s")
         self._close()
-        if self._failure is not None:
-            raise SkyrackError(f"the prober ended early: {self._failure}") from self._failure
+        self.check()
 
     def _run_and_keep_failure(self) -> None:
         try:
