@@ -11,16 +11,16 @@ import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from controller import runs
 from controller.api.server import STOP_GRACE_S, serve
 from controller.doctor import diagnose, require, use_open_files
 from controller.emulation import Emulation, Phase
-from controller.errors import InputError, SkyrackError
+from controller.errors import InputError, MachineError, SkyrackError
 from controller.fabric.choose import ShaperChoice, choose_shaper
 from controller.fabric.panel import panel_run_ids, remove_panel
 from controller.faults import FaultSchedule
@@ -76,15 +76,32 @@ def open_runtime(name: str) -> Runtime:
     raise InputError(f"runtime {name!r} is not supported yet; --runtime docker is")
 
 
-def sweep(everything: bool) -> list[str]:
-    """Remove what killed runs left; with `everything`, end the runs that live too. The ids of the runs removed."""
-    return runs.sweep(everything, [open_runtime("docker")], panel_run_ids, remove_panel)
+def sweep(everything: bool, only: str | None = None) -> list[str]:
+    """Remove what killed runs left, or `only` one of them; with `everything`, end the runs that live too.
+
+    The ids of the runs removed. Raises MachineError when there is no engine to ask, after what needs none is removed.
+    """
+    with _runtimes_that_answer() as runtimes:
+        return runs.sweep(everything, runtimes, panel_run_ids, remove_panel, only=only)
 
 
 def end_run(place: RunPlace) -> list[str]:
-    """End one run and remove what it leaves; its id."""
-    runs.end_run(place, [open_runtime("docker")], remove_panel)
+    """End one run and remove what it leaves; its id. Raises MachineError as `sweep` does."""
+    with _runtimes_that_answer() as runtimes:
+        runs.end_run(place, runtimes, remove_panel)
     return [place.run_id]
+
+
+@contextmanager
+def _runtimes_that_answer() -> Iterator[list[Runtime]]:
+    """Those of which nodes may be removed. At the end, raises why one does not answer: it may hold more of them."""
+    try:
+        runtimes, refusal = [open_runtime("docker")], None
+    except MachineError as error:
+        runtimes, refusal = [], error
+    yield runtimes
+    if refusal is not None:
+        raise refusal
 
 
 def default_out_dir(scenario: Scenario) -> Path:
@@ -118,20 +135,54 @@ async def launch(
             manifest = _manifest(scenario, source.text, timeline, place, runtime, choice)
             recorder = Recorder(out_dir, manifest)
             emulation = Emulation(scenario, schedule, place, runtime, choice, recorder, narrator)
-            try:
-                await _live(emulation, out_dir, recorder, options.hold, workload, on_ready)
-            except SkyrackError as error:
-                recorder.event("run-ended", emulation.t_s, reason=str(error))
-                raise
-            finally:
+            with RunErrors() as errors:
                 try:
-                    await emulation.close()
+                    with errors.kept():
+                        await _live(emulation, out_dir, recorder, options.hold, workload, on_ready)
                 finally:
-                    summary = recorder.close()
-                    narrator.say("writing the report")
-                    write_report(out_dir, timeline)
-                    _give_to_caller(out_dir)
+                    with suppress(SkyrackError):  # a record that takes no line: that is the first error then
+                        if errors.first is not None:
+                            recorder.event("run-ended", emulation.t_s, reason=str(errors.first))
+                    try:
+                        with errors.kept(f"`skyrack down --run {place.run_id}` removes what is left of it"):
+                            await emulation.close()
+                    finally:
+                        with errors.kept():
+                            summary = recorder.close()
+                            narrator.say("writing the report")
+                            write_report(out_dir, timeline)
+                        _give_to_caller(out_dir)
     return Ended(out_dir, summary)
+
+
+class RunErrors:
+    """What goes wrong in a run and while it ends: leaving the context raises it as one error, whatever else ends the
+    run, an interrupt for one."""
+
+    def __init__(self) -> None:
+        self.first: SkyrackError | None = None
+        self._left = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.first is not None:
+            first = str(self.first)
+            left = [self._left] if self._left else []
+            told = SkyrackError(self._left if self._left.startswith(first) else "; ".join([first, *left]))
+            told.exit_status = self.first.exit_status
+            raise told from self.first
+
+    @contextmanager
+    def kept(self, left: str = "") -> Iterator[None]:
+        """Keep an error for the end: the first is told, and every one that leaves something, with what to do then."""
+        try:
+            yield
+        except SkyrackError as error:
+            if left and error is not self.first:  # a broken record ends the probes too, and leaves nothing
+                self._left = f"{error}; {left}"
+            self.first = self.first or error
 
 
 def asked_for(options: RunOptions) -> tuple[Source, Scenario]:

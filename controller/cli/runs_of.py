@@ -7,14 +7,17 @@ from controller.errors import InputError, MachineError
 from controller.runs import RunPlace, list_runs
 
 
-def the_run(run_id: str | None) -> RunPlace:
-    """The run of an id, or the only one that lives. Raises InputError if there is none, or a choice."""
+def living_runs(run_id: str | None = None) -> list[RunPlace]:
+    """The runs that live, or the one of an id if it does."""
     try:
-        living = [run for run in list_runs() if run.alive]
+        return [run for run in list_runs() if run_id in (None, run.run_id) and run.alive]
     except PermissionError as error:
         raise MachineError("only the owner of a run can speak to it: use sudo, as for `skyrack up`") from error
-    if run_id is not None:
-        living = [run for run in living if run.run_id == run_id]
+
+
+def the_run(run_id: str | None) -> RunPlace:
+    """The run of an id, or the only one that lives. Raises InputError if there is none, or a choice."""
+    living = living_runs(run_id)
     if not living:
         named = f"run {run_id} does not live" if run_id else "no run is up"
         raise InputError(f"{named}; start one with `skyrack up SCENARIO`")
