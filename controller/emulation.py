@@ -35,10 +35,10 @@ from controller.scenario import Scenario
 from controller.schedule import Change, Commanded, Schedule
 from controller.sky_clock import SkyClock
 from controller.timeline import Role, Timeline
+from controller.watch import NodeWatch, first_of, watch_fabric
 
 AGENT_READY_S = 90.0
 READ_BACK_EVERY_STEPS = 10
-NODE_WATCH_S = 5.0
 INSTANT_S = 1e-6  # instants closer than this are one: a step's is a product of floats
 
 
@@ -73,6 +73,7 @@ class Emulation:
         self.scenario, self.schedule, self.place, self.runtime = scenario, schedule, place, runtime
         self.shaper_choice, self._recorder, self._narrator = shaper_choice, recorder, narrator
         self._logbook = Logbook(recorder, narrator, schedule)
+        self._nodes = NodeWatch(runtime, place.run_id, schedule.index_of, self._logbook)
         self.phase = Phase.STARTING
         self.overruns = 0
         self.handles: list[NodeHandle] = []
@@ -125,7 +126,9 @@ class Emulation:
         await self._clock.until(t_s)
 
     def down_of(self, node: str) -> str:
-        """Since when a node has left the sky, and why, or until when a fault has put it down; empty if it is up."""
+        """Since when a node is lost or has left the sky, and why, or until when a fault has put it down; else empty."""
+        if node in self._nodes.lost:
+            return f"{node} is lost since t = {self._nodes.lost[node]:.0f} s: its agent has ended"
         for end in self.schedule.ended(self.t_s):
             if self.timeline.nodes[end.node].name == node:
                 return f"{node} is down since t = {end.at_s:.0f} s: {end.reason}"
@@ -187,7 +190,7 @@ class Emulation:
 
     async def run(self, hold: bool) -> None:
         """Apply every step at its time, until the timeline ends or a stop is asked for; with `hold`, until the stop."""
-        if self.probing is None:
+        if self.probing is None or self._panel is None:
             raise SkyrackError("run() comes after start()")
         start_s = self._state.t_s
         pace = self._clock.turn(start_s, paused=False)
@@ -195,12 +198,11 @@ class Emulation:
         self._recorder.event("run-started", start_s, nodes=len(self.handles), ports=int(self.schedule.port_start[-1]))
         self._logbook.step_changed(None, self._state)
         self.probing.start(pace, self._state)
-        watch = asyncio.create_task(self._watch_nodes(), name="watch nodes")
-        try:
-            await self._run_steps(hold)
-        finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+        await first_of(
+            self._run_steps(hold),
+            self._nodes.watch(lambda: self.t_s),
+            watch_fabric(self._panel, self.probing, self._look_at_shaper),
+        )
         self.phase = Phase.ENDING
         if self._shaper is not None:
             self._logbook.frames_dropped(self._shaper, self.t_s)
@@ -219,16 +221,6 @@ class Emulation:
                 await self._clock.turned()
             else:
                 return
-
-    async def _watch_nodes(self) -> None:
-        """Tell of nodes whose process has ended, once each: the sky goes on without them."""
-        lost: set[str] = set()
-        while True:
-            await asyncio.sleep(NODE_WATCH_S)
-            alive = await asyncio.to_thread(self.runtime.alive, self.place.run_id)
-            for name in sorted(self.index_of.keys() - alive - lost):
-                lost.add(name)
-                self._logbook.node_lost(name, self.t_s)
 
     async def close(self) -> None:
         """End everything that `start` started, in reverse, however far it came. Idempotent."""
@@ -353,6 +345,12 @@ class Emulation:
         drifted = self._state.shaping.changed_from(self._shaper.read_back())
         self._shaper.apply(drifted)
         return len(drifted)
+
+    def _look_at_shaper(self) -> None:
+        """While the sky stands, no step reads back what is in force: this does."""
+        drift = self._repair_drift() if self.paused or self.phase is Phase.HOLDING else 0
+        if drift:
+            self._recorder.event("drift-repaired", self.t_s, directions=drift)
 
     def read_back(self) -> ShapingPlan:
         """Every port's direction as it is in force. Raises SkyrackError before the fabric is up."""

@@ -157,7 +157,7 @@ class FaultSchedule:
             if which in (each.id, each.fault.label) and each.now_or_next(now_s) is not None
         ]
         for each in left:
-            each.cleared_s = now_s
+            each.clear(now_s)
         return len(left)
 
     def listed(self, now_s: float) -> tuple[ListedFault, ...]:
@@ -291,13 +291,23 @@ class _Entry:
 
     def __init__(self, name: str, fault: Fault, origin: str, seed: str) -> None:
         self.id, self.fault, self.origin = name, fault, origin
-        self.cleared_s = math.inf
-        self._random = random.Random(seed).random  # noqa: S311  (a seeded run, no secrets)
-        self._starts_s: list[float] = []
-        self._starts_s.append(fault.at_s + (0.0 if fault.rate_per_hour is None else self._well_s()))
+        self._cleared_s = self._end_s = math.inf
+        self._starts_s = [fault.at_s]
+        if fault.rate_per_hour is not None:
+            self._random = random.Random(seed).random  # noqa: S311  (a seeded run, no secrets)
+            self._starts_s = [fault.at_s + self._well_s()]
+        elif fault.duration_s is not None:
+            self._end_s = fault.at_s + fault.duration_s
+
+    def clear(self, now_s: float) -> None:
+        """Be over from now on."""
+        self._cleared_s = now_s
+        self._end_s = min(self._end_s, now_s)
 
     def now_or_next(self, t_s: float) -> ActiveFault | None:
         """The time that is in force, else the next one; None where the fault is over."""
+        if t_s >= self._end_s:  # as most are of a long run that is steered: they stay for when the sky is sought back
+            return None
         self._look_ahead(t_s)
         k = max(0, bisect_right(self._starts_s, t_s + _INSTANT_S) - 1)
         for active in (self._time(start_s) for start_s in self._starts_s[k : k + 2]):
@@ -325,7 +335,7 @@ class _Entry:
         fault = self.fault
         until_s = math.inf if fault.duration_s is None else start_s + fault.duration_s
         return ActiveFault(
-            self.id, fault.label, fault.kind, fault.way or "", start_s, min(until_s, max(start_s, self.cleared_s))
+            self.id, fault.label, fault.kind, fault.way or "", start_s, min(until_s, max(start_s, self._cleared_s))
         )
 
 

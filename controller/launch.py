@@ -11,10 +11,10 @@ import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from controller import owner, runs
 from controller.api.server import STOP_GRACE_S, serve
@@ -71,35 +71,36 @@ class Ended:
     summary: dict[str, object]
 
 
-def sweep(everything: bool) -> list[str]:
-    """Remove what killed runs left; with `everything`, end the runs that live too. The ids of the runs removed.
+def sweep(everything: bool, only: str | None = None) -> list[str]:
+    """Remove what killed runs left, or `only` one of them; with `everything`, end the runs that live too.
 
-    Raises MachineError, after all else is removed, where an engine is there that does not answer.
+    The ids of the runs removed. Raises MachineError where an engine is there that does not answer, after what needs
+    none is removed.
     """
-    with _reachable_runtimes() as runtimes:
-        return runs.sweep(everything, runtimes, panel_run_ids, remove_panel)
+    with _runtimes_that_answer() as runtimes:
+        return runs.sweep(everything, runtimes, panel_run_ids, remove_panel, only=only)
 
 
 def end_run(place: RunPlace) -> list[str]:
-    """End one run and remove what it leaves; its id. Raises as `sweep` does."""
-    with _reachable_runtimes() as runtimes:
+    """End one run and remove what it leaves; its id. Raises MachineError as `sweep` does."""
+    with _runtimes_that_answer() as runtimes:
         runs.end_run(place, runtimes, remove_panel)
     return [place.run_id]
 
 
 @contextmanager
-def _reachable_runtimes() -> Iterator[list[Runtime]]:
-    """Every runtime that may hold something of some run. A mute engine's error is raised at the end of the block."""
+def _runtimes_that_answer() -> Iterator[list[Runtime]]:
+    """Every runtime of which nodes may be removed. At the end, raises why one does not answer: it may hold more."""
     runtimes: list[Runtime] = [NamespaceRuntime(runs.MACHINE.run)]
-    mute: MachineError | None = None
+    refusal: MachineError | None = None
     if owner.is_machine_root() and engine_is_there():
         try:
             runtimes.append(DockerRuntime())
         except MachineError as error:
-            mute = error
+            refusal = error
     yield runtimes
-    if mute is not None:
-        raise MachineError(f"{mute}; containers of runs, if there are any, stay until it does, and the next sweep")
+    if refusal is not None:
+        raise refusal
 
 
 def default_out_dir(scenario: Scenario) -> Path:
@@ -136,19 +137,23 @@ async def launch(
             manifest = _manifest(scenario, source.text, timeline, place, (runtime, runtime_choice.reason), choice)
             recorder = Recorder(out_dir, manifest)
             emulation = Emulation(scenario, schedule, place, runtime, choice, recorder, narrator)
-            try:
-                await _live(emulation, out_dir, recorder, options.hold, workload, on_ready)
-            except SkyrackError as error:
-                recorder.event("run-ended", emulation.t_s, reason=str(error))
-                raise
-            finally:
+            with RunErrors() as errors:
                 try:
-                    await emulation.close()
+                    with errors.kept():
+                        await _live(emulation, out_dir, recorder, options.hold, workload, on_ready)
                 finally:
-                    summary = recorder.close()
-                    narrator.say("writing the report")
-                    write_report(out_dir, timeline)
-                    _give_to_caller(out_dir)
+                    with suppress(SkyrackError):  # a record that takes no line: that is the first error then
+                        if errors.first is not None:
+                            recorder.event("run-ended", emulation.t_s, reason=str(errors.first))
+                    try:
+                        with errors.kept(f"`skyrack down --run {place.run_id}` removes what is left of it"):
+                            await emulation.close()
+                    finally:
+                        with errors.kept():
+                            summary = recorder.close()
+                            narrator.say("writing the report")
+                            write_report(out_dir, timeline)
+                        _give_to_caller(out_dir)
     return Ended(out_dir, summary)
 
 
@@ -161,6 +166,38 @@ def _sweep_quietly(narrator: Narrator, runtime: str) -> None:
         if runtime == DockerRuntime.name:
             raise
         narrator.say(f"warning: {error}")
+
+
+class RunErrors:
+    """What goes wrong in a run and while it ends: leaving the context raises it as one error, whatever else ends the
+    run, an interrupt for one."""
+
+    def __init__(self) -> None:
+        self.first: SkyrackError | None = None
+        self._left = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.first is not None:
+            first = str(self.first)
+            left = [self._left] if self._left else []
+            told = SkyrackError(self._left if self._left.startswith(first) else "; ".join([first, *left]))
+            told.exit_status = self.first.exit_status
+            raise told from self.first
+
+    @contextmanager
+    def kept(self, left: str = "") -> Iterator[None]:
+        """Keep an error for the end: the first is told, and every one that leaves something, with what to do then."""
+        try:
+            yield
+        except SkyrackError as error:
+            if left and error is not self.first:  # a broken record ends the probes too, and leaves nothing
+                self._left = f"{error}; {left}"
+            self.first = self.first or error
+
+
 
 
 def asked_for(options: RunOptions) -> tuple[Source, Scenario]:

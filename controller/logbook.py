@@ -70,6 +70,16 @@ class Logbook:
         self._recorder.event("node-lost", t_s, node=name, reason="its agent has ended")
         self._narrator.say(f"node {name} is lost: its agent has ended")
 
+    def runtime_away(self, reason: str, t_s: float) -> None:
+        """What the nodes live in does not answer."""
+        self._recorder.event("runtime-away", t_s, reason=reason)
+        self._narrator.say(f"the nodes cannot be looked at: {reason}")
+
+    def runtime_back(self, t_s: float) -> None:
+        """It answers again."""
+        self._recorder.event("runtime-back", t_s)
+        self._narrator.say("the nodes can be looked at again")
+
     def frames_dropped(self, shaper: Shaper, t_s: float) -> None:
         """What the shaper dropped in the whole run, if it is one that counts."""
         if isinstance(shaper, DelayLineShaper):

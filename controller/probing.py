@@ -122,6 +122,10 @@ class Probing:
         """The newest answer of every pair that has one."""
         return list(self._newest.values())
 
+    def check(self) -> None:
+        """Raise what has ended the probing before its time."""
+        self._prober.check()
+
     def stop(self) -> None:
         """End the probing, within seconds. Idempotent."""
         self._prober.stop()

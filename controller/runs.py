@@ -220,11 +220,14 @@ def remove_run(
 ) -> None:
     """Remove everything that carries the id of a run whose controller is dead. Idempotent.
 
-    Folders go last: while they are there, a sweep that was itself killed can be done again.
+    Folders go last: while they are there, a sweep that was itself killed can be done again. The panel goes also when a
+    runtime refuses.
     """
-    for runtime in runtimes:
-        runtime.remove(run_id)
-    remove_panel(run_id)
+    try:
+        for runtime in runtimes:
+            runtime.remove(run_id)
+    finally:
+        remove_panel(run_id)
     remove_folders(run_id, roots)
 
 
@@ -240,8 +243,12 @@ def sweep(
     panel_run_ids: Callable[[], set[str]],
     remove_panel: Callable[[str], bool],
     roots: Roots = MACHINE,
+    *,
+    only: str | None = None,
 ) -> list[str]:
-    """Remove what dead runs left; with `everything`, end the runs that live too. The ids of the runs removed, sorted.
+    """Remove what dead runs left, or `only` one of them; with `everything`, end the runs that live too.
+
+    The ids of the runs removed, sorted.
 
     Safe beside runs that start, live and end meanwhile. Raises SkyrackError, after all runs have been tried.
     """
@@ -255,6 +262,8 @@ def sweep(
             living = {place.run_id: place for place in list_runs(roots) if place.alive}
     except PermissionError as error:
         raise MachineError(f"cannot look into {error.filename}: run as root, through sudo") from error
+    if only is not None:
+        found &= {only}
     refusals = []
     removed = []
     for run_id in sorted(found | living.keys() if everything else found - living.keys()):

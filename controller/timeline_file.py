@@ -98,7 +98,8 @@ class TimelineWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._archive.close()
+            with _disk(self.path):  # on a full disk it cannot even be closed
+                self._archive.close()
         finally:
             self._part.unlink(missing_ok=True)
 

@@ -325,11 +325,16 @@ def exec_(node: str, command: tuple[str, ...], run_id: str | None) -> None:
 @click.option("--all", "everything", is_flag=True, help="Every run on this machine, and what killed ones left.")
 @click.option("--run", "run_id", help="The run's id, when several are up.")
 def down(everything: bool, run_id: str | None) -> None:
-    """Take the run down: it writes its report, and all that it made is removed."""
-    from controller.cli.runs_of import the_run
+    """Take the run down: it writes its report, and all that it made is removed. Also what a killed run left is."""
+    from controller.cli.runs_of import living_runs, the_run
     from controller.launch import end_run, sweep
 
-    ended = sweep(everything=True) if everything else end_run(the_run(run_id))
+    if everything or not living_runs(run_id):
+        ended = sweep(everything, only=None if everything else run_id)
+        if not (ended or everything):
+            the_run(run_id)  # raises: there is none
+    else:
+        ended = end_run(the_run(run_id))
     out.print(f"removed: {', '.join(ended) if ended else 'nothing was left'}", markup=False)
 
 

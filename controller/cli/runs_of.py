@@ -11,11 +11,14 @@ from controller.errors import InputError
 from controller.runs import RunPlace, list_runs
 
 
+def living_runs(run_id: str | None = None) -> list[RunPlace]:
+    """The runs that live, or the one of an id if it does."""
+    return [run for run in list_runs() if run_id in (None, run.run_id) and run.alive]
+
+
 def the_run(run_id: str | None) -> RunPlace:
     """The run of an id, or the only one that lives. Raises InputError if there is none, or a choice."""
-    living = [run for run in list_runs() if run.alive]
-    if run_id is not None:
-        living = [run for run in living if run.run_id == run_id]
+    living = living_runs(run_id)
     if not living:
         named = f"run {run_id} does not live" if run_id else "no run is up"
         hint = "root's are root's alone: use sudo" if owner.root_has_runs() else "start one with `skyrack up SCENARIO`"

@@ -43,6 +43,7 @@ NICENESS = -20  # a late wake-up is an error in every delay; real-time class whe
 WAKE_S = 250e-6  # a sleeper wakes up to so late, so it sleeps so much less and then watches the clock,
 BUSY_S = 0.002  # but not for a frame due this soon after another: an eighth of a core goes into it at most
 OLDEST_NS = 10**9
+SET_NS = 10_000_000  # the time of day leaves the monotonic clock by so much only when somebody sets it
 CONTROL_BYTES = socket.CMSG_SPACE(16)
 
 ASK = b"?"
@@ -77,6 +78,8 @@ class DelayLine:
         self._under_way: list[tuple[float, int, tuple[str, int], bytes]] = []  # heap of due, order, peer, frame
         self._accepted = self._overrun = self._refused = 0
         self._delivered_mono_s = 0.0
+        self._utc_less_mono_ns = time.time_ns() - time.monotonic_ns()
+        self._stamps_hold = True  # the kernel's stamps on what waits in the socket are of the time of day as it is
 
     def run(self) -> None:
         """Serve until the control socket closes or the parent ends."""
@@ -101,11 +104,16 @@ class DelayLine:
         utc_ns = time.time_ns()
         now_mono_ns = time.monotonic_ns()
         utc_less_mono_ns = utc_ns - now_mono_ns
+        if abs(utc_less_mono_ns - self._utc_less_mono_ns) > SET_NS:
+            self._stamps_hold = False
+        self._utc_less_mono_ns = utc_less_mono_ns
         for _ in range(BURST):
             try:
                 frame, control, _, source = receive(RECEIVE_BYTES, CONTROL_BYTES)
             except OSError as error:  # EAGAIN: no more; EINVAL: a kind of GSO that virtio headers cannot say
-                if not isinstance(error, BlockingIOError):
+                if isinstance(error, BlockingIOError):
+                    self._stamps_hold = True
+                else:
                     self._refused += 1
                 return
             transmitter = transmitters.get(source[0]) or self._first_frame_of(source[0])
@@ -113,8 +121,8 @@ class DelayLine:
                 continue
             seconds, nanoseconds = _TIMESPEC.unpack(control[0][2])
             sent_mono_ns = seconds * 10**9 + nanoseconds - utc_less_mono_ns
-            # between the two readings somebody may have set the time of day
             sent_mono_ns = max(now_mono_ns - OLDEST_NS, min(time.monotonic_ns(), sent_mono_ns))
+            sent_mono_ns = sent_mono_ns if self._stamps_hold else now_mono_ns
             commanded = state(transmitter.port, sent_mono_ns)
             if commanded[0] >= 0:
                 self._accept(transmitter, commanded, frame, sent_mono_ns * 1e-9)

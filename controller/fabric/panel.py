@@ -51,6 +51,7 @@ PANEL_FIRST_IFINDEX = 10_000
 LOOPBACK_IFINDEX = 1
 REMOVAL_TIMEOUT_S = 30.0
 CARRIER_TIMEOUT_S, CARRIERS_A_SECOND = 60.0, 25  # the slowest kernels notice some hundred
+CHECKED_PORTS = 512  # a check: about a millisecond
 
 PANEL_SYSCTLS = {
     "ipv6/conf/all/disable_ipv6": "1",
@@ -134,6 +135,7 @@ class Panel:
         self.port_start: IntArray = np.zeros(1, np.int64)  # (n_node + 1,): first port number of each node; their count
         self.node_sockets: tuple[NetlinkSocket, ...] = ()  # (n_node,), each in its node's namespace
         self.socket = NetlinkSocket(namespace)
+        self._made, self._next_check = _identity(namespace), 0
 
     @classmethod
     def create(cls, run_id: str) -> Panel:
@@ -215,6 +217,21 @@ class Panel:
         from_node_bytes[rows["ifindex"] - PANEL_FIRST_IFINDEX] = rows["rx_bytes"]
         to_node_bytes[rows["ifindex"] - PANEL_FIRST_IFINDEX] = rows["tx_bytes"]
         return from_node_bytes, to_node_bytes
+
+    def check(self) -> None:
+        """Raise FabricError if somebody has taken the panel's name or ports away: no link is what it seems then.
+
+        Some of the ports, and the next ones at the next call.
+        """
+        if _identity(self.namespace) != self._made:
+            raise FabricError(f"the panel {self.namespace} was removed from outside; start the run again")
+        first = self._next_check % max(1, self.n_port)
+        self._next_check = first + CHECKED_PORTS
+        ports = range(first, min(self._next_check, self.n_port))
+        refusals = self.socket.send([_nothing_message(PANEL_FIRST_IFINDEX + port) for port in ports])
+        if refusals:
+            label = self.port_label(ports[refusals[0].row])
+            raise FabricError(f"{label} was removed from the panel {self.namespace} from outside; start the run again")
 
     def set_carriers(self, port: IntArray, *, on: bool) -> None:
         """Let nodes see a carrier on some of their ports, or none. Shape: (n,). Raises FabricError, naming the port."""
@@ -338,6 +355,11 @@ def _flags_message(ifindex: int, flags: int) -> bytes:
     return message(netlink.RTM_SETLINK, 0, _IFINFOMSG.pack(0, 0, ifindex, flags, _IFF_UP))
 
 
+def _nothing_message(ifindex: int) -> bytes:
+    """Change nothing of an interface, which has to exist for that."""
+    return message(netlink.RTM_SETLINK, 0, _IFINFOMSG.pack(0, 0, ifindex, 0, 0))
+
+
 def _is_in_operation(own: NetlinkSocket) -> bool:
     """Whether every port of a namespace is up and its carrier noticed (RFC 2863's operational state)."""
     links = own.dump(message(netlink.RTM_GETLINK, netlink.NLM_F_DUMP, _IFINFOMSG.pack(0, 0, 0, 0, 0)))
@@ -345,6 +367,15 @@ def _is_in_operation(own: NetlinkSocket) -> bool:
     ports = [link for link, number in zip(links, numbers, strict=True) if number >= NODE_FIRST_IFINDEX]
     states = (attributes(link.body[_IFINFOMSG.size :]).get(_IFLA_OPERSTATE) for link in ports)
     return all(state == _IF_OPER_UP for state in states)
+
+
+def _identity(namespace: Path) -> tuple[int, int] | None:
+    """By what the kernel tells namespaces apart; None where there is no such name."""
+    try:
+        found = namespace.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _raise_refusals(what: str, refusals: list[Refusal]) -> None:

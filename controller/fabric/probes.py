@@ -85,6 +85,13 @@ class Prober:
         """Begin to probe."""
         self._thread.start()
 
+    def check(self) -> None:
+        """Raise SkyrackError if something has ended the prober before its time."""
+        if isinstance(self._failure, SkyrackError):
+            raise self._failure
+        if self._failure is not None:
+            raise SkyrackError(f"the prober ended early: {self._failure}") from self._failure
+
     def stop(self) -> None:
         """End; probes under way are forgotten. Idempotent. Raises what ended the prober before its time."""
         if self._stop_write < 0:
@@ -95,8 +102,7 @@ class Prober:
             if self._thread.is_alive():
                 raise SkyrackError(f"the prober did not stop within {STOP_TIMEOUT_S} s")
         self._close()
-        if self._failure is not None:
-            raise SkyrackError(f"the prober ended early: {self._failure}") from self._failure
+        self.check()
 
     def _run_and_keep_failure(self) -> None:
         try:
@@ -172,6 +178,8 @@ class Prober:
             if sent_mono_s is not None:  # else it is too late, and was counted as unanswered
                 # It may be too late all the same, if this thread was kept from counting it.
                 rtt_s = arrived_mono_s - sent_mono_s
+                if rtt_s < 0.0:  # somebody set the time of day between the kernel's stamp and its reading
+                    rtt_s = time.monotonic() - sent_mono_s
                 self._on_result(ProbeResult(pair, sent_mono_s, rtt_s * 1e6 if rtt_s < self._timeout_s else None))
 
     def _close(self) -> None:

@@ -103,5 +103,7 @@ class JobDesk:
                     if job.state in FINAL_STATES:
                         return
             except SkyrackError as error:
-                self._on_change(GatewayJob(via, jobs_pb2.Job(spec=jobs_pb2.JobSpec(id=job_id), reason=str(error))))
+                if told != (jobs_pb2.JOB_STATE_UNSPECIFIED, str(error)):
+                    told = jobs_pb2.JOB_STATE_UNSPECIFIED, str(error)
+                    self._on_change(GatewayJob(via, jobs_pb2.Job(spec=jobs_pb2.JobSpec(id=job_id), reason=str(error))))
             await asyncio.sleep(REWATCH_S)

@@ -64,19 +64,30 @@ def figure(traces: Sequence[Any], height_px: int, **layout: object) -> go.Figure
     return go.Figure(data=list(traces), layout={**base, **layout})
 
 
+NAMED_FAULTS = 40
+"""More names cannot be read beside each other."""
+
+
 def shade_faults(fig: go.Figure, faults: Sequence[FaultWindow], *, y_axis: str = "y") -> go.Figure:
-    """The same figure with every fault as a pale band, named at the foot of `y_axis`. Returns `fig`."""
-    for fault in faults:
-        fig.add_vrect(x0=fault.start_s, x1=fault.end_s, fillcolor=FAULT_FILL, line_width=0, layer="below")
-        fig.add_annotation(
-            x=(fault.start_s + fault.end_s) / 2,
-            y=0,
-            yref=f"{y_axis} domain",
-            yanchor="bottom",
-            text=text(f"{fault.fault}: {fault.target}"),
-            showarrow=False,
-            font={"size": 11, "color": VERMILION},
-        )
+    """The same figure with every fault as a pale band, the longest named at the foot of `y_axis`. Returns `fig`."""
+    bands = [
+        {
+            "type": "rect", "x0": fault.start_s, "x1": fault.end_s, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain",
+            "fillcolor": FAULT_FILL, "line": {"width": 0}, "layer": "below",
+        }
+        for fault in faults
+    ]  # fmt: skip
+    longest = sorted(faults, key=lambda fault: fault.start_s - fault.end_s)[:NAMED_FAULTS]
+    names = [
+        {
+            "x": (fault.start_s + fault.end_s) / 2, "y": 0, "yref": f"{y_axis} domain", "yanchor": "bottom",
+            "text": text(f"{fault.fault}: {fault.target}"), "showarrow": False,
+            "font": {"size": 11, "color": VERMILION},
+        }
+        for fault in longest
+    ]  # fmt: skip
+    # All at once: plotly looks at all that are there whenever one is added.
+    fig.update_layout(shapes=[*fig.layout.shapes, *bands], annotations=[*fig.layout.annotations, *names])
     return fig
 
 

@@ -24,6 +24,9 @@ EventKind = Literal[
     "job",  # the fields of JobRecord
     "workload",  # the fields of WorkloadResult
     "node-lost",  # node, reason: its process has ended
+    "runtime-away",  # reason: what the nodes live in does not answer
+    "runtime-back",
+    "drift-repaired",  # directions: found while the sky stood, when no step counts them
     "node-down",  # node, reason: it has left the sky
     "sky-paused",
     "sky-resumed",

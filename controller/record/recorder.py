@@ -1,6 +1,7 @@
 """Writes a run's record while it lives: manifest.json at once, then a line an event and a line a sample.
 
-Every line is handed to the kernel as it is written, so a run that is killed loses none.
+Every line is handed to the kernel as it is written, so a run that is killed loses none; and whole or not at all, so
+that a full disk ends the record with a line's end.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ SUMMARY = "summary.json"
 class Recorder:
     """The record of one run. Every method may be called from any thread.
 
-    Raises InputError when out_dir holds a run already, and SkyrackError when the disk refuses a line.
+    Raises InputError when out_dir holds a run already, and SkyrackError when the disk refuses a line: then, and from
+    then on, for a record with a gap would tell something else than what happened.
     """
 
     def __init__(self, out_dir: Path, manifest: Manifest) -> None:
@@ -42,10 +44,11 @@ class Recorder:
         try:
             out_dir.mkdir(parents=True, exist_ok=True)
             write_json(out_dir / MANIFEST, asdict(manifest))
-            self._events = (out_dir / EVENTS).open("w", buffering=1, encoding="utf-8")
-            self._samples = (out_dir / SAMPLES).open("w", buffering=1, encoding="utf-8")
+            self._events = _Lines(out_dir / EVENTS)
+            self._samples = _Lines(out_dir / SAMPLES)
         except OSError as error:
             raise SkyrackError(f"cannot write the run's record in {out_dir}: {error.strerror}") from error
+        self._failure: SkyrackError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +62,7 @@ class Recorder:
         """Something happened at t_s of the scenario. Fields are JSON values; EventKind names those the report reads."""
         utc = utc_text(self._epoch_utc + timedelta(seconds=t_s))
         line = json.dumps({"kind": kind, "t_s": round(t_s, 6), "utc": utc, **fields}, ensure_ascii=False)
-        self._write(line, to_samples=False)
+        self._write(self._events, line)
 
     def step(self, record: StepRecord) -> None:
         """A step of the loop is done."""
@@ -77,7 +80,7 @@ class Recorder:
 
     def sample(self, sample: Sample) -> None:
         """A probe was answered, or given up."""
-        self._write(json.dumps(asdict(sample), ensure_ascii=False), to_samples=True)
+        self._write(self._samples, json.dumps(asdict(sample), ensure_ascii=False))
 
     def close(self) -> dict[str, Any]:
         """End the record and write summary.json, which is also returned. Idempotent."""
@@ -88,27 +91,67 @@ class Recorder:
         write_json(self.out_dir / SUMMARY, summary)
         return summary
 
-    def _write(self, line: str, *, to_samples: bool) -> None:
-        stream = self._samples if to_samples else self._events
+    def _write(self, lines: _Lines, line: str) -> None:
         with self._lock:
-            if stream.closed:  # a probe may answer while the run ends; its record is complete without it
+            if lines.closed:  # a probe may answer while the run ends; its record is complete without it
                 return
+            if self._failure is not None:
+                raise self._failure
             try:
-                stream.write(line + "\n")
+                lines.append(line)
             except OSError as error:
-                raise SkyrackError(f"cannot write the run's record in {self.out_dir}: {error.strerror}") from error
+                self._failure = _refused(lines.path, error)
+                raise self._failure from error
+
+
+class _Lines:
+    """A file of lines, each of which is in it whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("wb", buffering=0)
+        self._size_bytes = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether no line is taken any more."""
+        return self._file.closed
+
+    def append(self, line: str) -> None:
+        """Write one line. Raises OSError, and leaves the file as it was."""
+        rest = memoryview(f"{line}\n".encode())
+        size_bytes = self._size_bytes + len(rest)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._file.truncate(self._size_bytes)
+            raise
+        self._size_bytes = size_bytes
+
+    def close(self) -> None:
+        """Take no more. Idempotent."""
+        self._file.close()
 
 
 def write_json(path: Path, document: Mapping[str, object]) -> None:
-    """Write one JSON document whole or not at all."""
+    """Write one JSON document whole or not at all. Raises SkyrackError."""
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: what is at `path` is never half of it."""
+    """Write a file whole or not at all: what is at `path` is never half of it. Raises SkyrackError."""
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
+    try:
+        with part.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> SkyrackError:
+    return SkyrackError(f"cannot write {path}: {error.strerror}")

@@ -24,6 +24,7 @@ def summarise(record: RunRecord) -> dict[str, Any]:
         "scenario": record.manifest.scenario_name,
         "shaper": record.manifest.shaper,
         **_loop(record.steps, record.manifest.step_s / record.manifest.time_scale),
+        "drift": _drift(record),
         "links_changed": kinds["link-up"] + kinds["link-down"],
         "handovers": kinds["handover"],
         "faults": kinds["fault-on"],
@@ -81,6 +82,12 @@ def spread(values: Sequence[float]) -> dict[str, float | int | None]:
     }
 
 
+def _drift(record: RunRecord) -> int:
+    """Directions whose state in force was not the commanded one, and which were commanded again."""
+    while_it_stood = sum(int(each.fields["directions"]) for each in record.events if each.kind == "drift-repaired")
+    return while_it_stood + sum(step.drift for step in record.steps)
+
+
 def _frames_dropped(events: Iterable[Event]) -> dict[str, int] | None:
     """Frames that did not arrive, by cause. None where the shaper does not count, or the run was killed."""
     counted = [event.fields for event in events if event.kind == "frames-dropped"]
@@ -99,7 +106,6 @@ def _loop(steps: Sequence[StepRecord], period_s: float) -> dict[str, Any]:
         "links_up": spread([step.links_up for step in steps]),
         "directions_changed": sum(step.directions_changed for step in steps),
         "routes_changed": sum(step.routes_changed for step in steps),
-        "drift": sum(step.drift for step in steps),
     }
 
 

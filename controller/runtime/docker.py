@@ -106,7 +106,11 @@ def _require_listener(path: str) -> None:
 
 
 def _unusable(error: Exception) -> EngineError:
-    """An engine that listens, and then does not answer as one."""
+    """An engine that does not answer as one, or has ended meanwhile."""
+    try:
+        _require_listener(socket_path())
+    except EngineError as ended:
+        return ended
     if isinstance(error, requests.Timeout):
         return EngineError(f"Docker Engine ({socket_path()}) has not answered for {ENGINE_TIMEOUT_S} s", "restart it")
     return EngineError(f"Docker Engine ({socket_path()}) cannot be used ({error})", "restart it, or run `make setup`")

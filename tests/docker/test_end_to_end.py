@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.commands import HERE, environment, wait_until
 
 SCENARIO = """
 name = "small"
@@ -56,58 +56,8 @@ data = open(os.environ["SKYRACK_INPUTS"].split(os.pathsep)[0], "rb").read()
 open(os.path.join(os.environ["SKYRACK_OUTPUT_DIR"], "length.txt"), "w").write(str(len(data)))
 print("counted on", os.environ["SKYRACK_NODE"])
 """
-WAIT_S = 90.0
 
-
-def skyrack(*arguments: str | Path, exit_status: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end, and hold its exit status to what is expected."""
-    done = subprocess.run(
-        [sys.executable, "-m", "controller", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert done.returncode == exit_status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
-def document(*arguments: str | Path) -> Any:
-    """What a command answers as JSON."""
-    return json.loads(skyrack(*arguments, "--json").stdout)
-
-
-def wait_until(what: str, condition: Callable[[], bool], wait_s: float = WAIT_S) -> None:
-    """Ask until it is so, or fail at the deadline."""
-    deadline_mono_s = time.monotonic() + wait_s
-    while not condition():
-        assert time.monotonic() < deadline_mono_s, f"not within {wait_s} s: {what}"
-        time.sleep(0.2)  # between two looks at a condition that has a deadline
-
-
-def leftovers(run_id: str) -> list[str]:
-    """Everything on the machine that carries a run's id."""
-    containers = subprocess.run(
-        ["docker", "ps", "-aq", "--filter", f"label=skyrack.run={run_id}"], capture_output=True, text=True, check=True
-    ).stdout.split()
-    namespaces = [path.name for path in Path("/run/netns").glob(f"skyrack-{run_id}*")]
-    folders = [str(path) for root in ("/run/skyrack", "/var/lib/skyrack") for path in Path(root).glob(f"{run_id}*")]
-    processes = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue  # it ended while we looked
-        if run_id.encode() in command:
-            processes.append(command.decode(errors="replace"))
-    return containers + namespaces + folders + processes
-
-
-def nothing_is_left(run_id: str) -> bool:
-    """Whether the machine holds nothing of a run."""
-    return leftovers(run_id) == []
+skyrack, document, leftovers, nothing_is_left = HERE.skyrack, HERE.document, HERE.leftovers, HERE.nothing_is_left
 
 
 def scenario_file(folder: Path, extra: str = "") -> Path:
@@ -228,7 +178,7 @@ def test_a_killed_controller_leaves_nothing_behind(tmp_path: Path, moment: str, 
         [sys.executable, "-m", "controller", *map(str, command)],
         pass_fds=(writer,),
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env=environment(),
     ) as child:
         os.close(writer)
         with os.fdopen(reader) as told:

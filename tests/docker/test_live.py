@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import struct
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.docker.test_end_to_end import nothing_is_left, skyrack, wait_until
+from tests.commands import HERE, environment, wait_until
 
 SCENARIO = """
 name = "four"
@@ -42,7 +41,7 @@ class Run:
 
     def skyrack(self, *arguments: object, exit_status: int = 0) -> str:
         """What a command about it prints."""
-        return skyrack(*map(str, arguments), "--run", self.run_id, exit_status=exit_status).stdout
+        return HERE.skyrack(*arguments, "--run", self.run_id, exit_status=exit_status).stdout
 
     def document(self, *arguments: object) -> Any:
         """What a command about it answers as JSON."""
@@ -62,10 +61,10 @@ def run(tmp_path: Path) -> Iterator[Run]:
     """Four satellites in Docker."""
     scenario, record = tmp_path / "four.toml", tmp_path / "record"
     scenario.write_text(SCENARIO)
-    skyrack("up", scenario, "--out", record)
+    HERE.skyrack("up", scenario, "--out", record)
     up = Run(json.loads((record / "manifest.json").read_text())["run_id"], record)
     yield up
-    if not nothing_is_left(up.run_id):
+    if not HERE.nothing_is_left(up.run_id):
         up.skyrack("down")
 
 
@@ -103,7 +102,7 @@ def test_a_run_is_steered_and_measured(run: Run, tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "controller", "capture", LINK, "--out", str(path), "--seconds", "60", "--json",
          "--run", run.run_id],
-        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE, env=environment(),
     ) as capturing:  # fmt: skip
         wait_until("the capture listens", lambda: path.exists() and path.stat().st_size > 0)
         run.measured_us(A, B)
@@ -132,7 +131,7 @@ def test_a_run_is_steered_and_measured(run: Run, tmp_path: Path) -> None:
     run.skyrack("step", exit_status=2)
     run.skyrack("capture", A, "--out", tmp_path / "absent" / "x.pcapng", exit_status=2)
     run.skyrack("down")
-    assert nothing_is_left(run.run_id)
+    assert HERE.nothing_is_left(run.run_id)
     kinds = {json.loads(line)["kind"] for line in (run.record / "events.jsonl").read_text().splitlines()}
     assert kinds >= {
         "sky-paused", "sky-sought", "sky-resumed", "link-set", "link-cleared", "fault-injected", "fault-cleared",

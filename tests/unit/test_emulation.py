@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,10 +42,13 @@ END = NodeEnd(2, START_S + 35.0, "its orbit has decayed")
 
 
 class Notebook:
-    """Panel, shaper, routes, probing and narrator of a run, all in one list."""
+    """Panel, shaper, routes, probing, runtime and narrator of a run, all in one list."""
 
-    def __init__(self, port_count: int, slow_step_s: float = 0.0) -> None:
+    def __init__(self, port_count: int, names: Iterable[str], slow_step_s: float = 0.0) -> None:
         self.notes: list[tuple[str, Any]] = []
+        self.living = set(names)
+        self.runtime_error: SkyrackError | None = None
+        self.fabric_error: SkyrackError | None = None
         self.state = ShapingPlan.dark(port_count)
         self.slow_step_s = slow_step_s
 
@@ -60,6 +63,17 @@ class Notebook:
         """Write down ports that get or lose their carrier."""
         if len(port):
             self.notes.append(("carrier on" if on else "carrier off", port))
+
+    def alive(self, _run_id: str) -> set[str]:
+        """The nodes that live; a runtime that does not answer raises."""
+        if self.runtime_error is not None:
+            raise self.runtime_error
+        return self.living
+
+    def check(self) -> None:
+        """Panel and probes are there, or not."""
+        if self.fabric_error is not None:
+            raise self.fabric_error
 
     def read_back(self) -> ShapingPlan:
         """What holds."""
@@ -106,7 +120,7 @@ def emulation_of(
         shaper_reason="", time_scale=time_scale,
     )  # fmt: skip
     schedule = Schedule.of(sky, FaultSchedule((), sky.nodes, links=sky.links), [("quito", "nairobi")])
-    notebook = Notebook(int(schedule.port_start[-1]), slow_step_s)
+    notebook = Notebook(int(schedule.port_start[-1]), schedule.index_of, slow_step_s)
     runtime = cast(Runtime, notebook)
     with Recorder(tmp_path, manifest) as recorder:
         emulation = Emulation(scenario, schedule, place, runtime, ShaperChoice("none", ""), recorder, notebook)

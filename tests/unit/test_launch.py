@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.errors import InputError
-from controller.launch import RunOptions, asked_for
+from controller.errors import InputError, MachineError, SkyrackError
+from controller.launch import RunErrors, RunOptions, asked_for
 from controller.planner import plan
 from controller.scenario import load_scenario
 from controller.scenario.load import read_source
@@ -62,3 +62,41 @@ def test_a_run_of_nothing_is_an_error() -> None:
     """It says what to name."""
     with pytest.raises(InputError, match="--timeline"):
         asked_for(RunOptions(None))
+
+
+def ended(*failures: tuple[SkyrackError, str], interrupt: bool = False) -> None:
+    """A run in which these came one after another, each leaving something or nothing."""
+    with RunErrors() as errors:
+        for error, left in failures:
+            with errors.kept(left):
+                raise error
+        if interrupt:
+            raise KeyboardInterrupt
+
+
+def test_what_ends_a_run_and_what_it_leaves_are_one_error() -> None:
+    """Of the first one's kind; what came of it while the run ended is not told, unless something is left."""
+    cause, busy = SkyrackError("the delay line ended"), MachineError("the engine does not answer")
+    with pytest.raises(SkyrackError) as told:
+        ended((cause, ""), (busy, "`down` removes it"), (SkyrackError("the report cannot be written"), ""))
+    assert str(told.value) == "the delay line ended; the engine does not answer; `down` removes it"
+    assert told.value.exit_status == 1
+
+
+def test_an_error_that_comes_again_is_told_once() -> None:
+    """As the cause, and as what leaves something; the broken record that ends a run ends its probes too."""
+    with pytest.raises(SkyrackError) as told:
+        ended(*((MachineError("the engine does not answer"), left) for left in ("", "`down` removes it")))
+    assert str(told.value) == "the engine does not answer; `down` removes it"
+    assert told.value.exit_status == 3
+    full = SkyrackError("no space left")
+    with pytest.raises(SkyrackError, match=r"^no space left$"):
+        ended((full, ""), (full, "`down` removes it"))
+
+
+def test_an_interrupted_run_that_leaves_something_says_so() -> None:
+    """An interrupt alone stays one."""
+    with pytest.raises(KeyboardInterrupt):
+        ended(interrupt=True)
+    with pytest.raises(SkyrackError, match="busy; `down` removes it"):
+        ended((SkyrackError("busy"), "`down` removes it"), interrupt=True)

@@ -57,7 +57,7 @@ class NodeStatus(_message.Message):
     blackout: _builtins.str
     """The cause, when the node is in blackout."""
     down: _builtins.str
-    """Since when and why, when the node is down: it has left the sky, or a fault has put it down."""
+    """Since when and why, when the node is down: it is lost, has left the sky, or a fault has put it down."""
     def __init__(
         self,
         *,

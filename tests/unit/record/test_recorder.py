@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -140,6 +141,41 @@ def test_a_torn_last_line_is_left_out_and_a_broken_one_is_named(tmp_path: Path) 
     (tmp_path / "events.jsonl").write_text('{"kind": "step", "t_s": 1.0}\n')
     with pytest.raises(InputError, match="lacks something"):
         read_record(tmp_path)
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    """The line that does not fit is not begun; that error, which names file and reason, is every later line's too,
+    in both files; the record up to there is read."""
+    recorder = Recorder(tmp_path, manifest())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        with pytest.raises(SkyrackError) as first:  # noqa: PT012  (which of them does not fit is not the point)
+            for _ in range(100):
+                recorder.step(STEP)
+        with pytest.raises(SkyrackError) as again:
+            recorder.sample(SAMPLE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(first.value) == str(again.value) == f"cannot write {tmp_path / 'events.jsonl'}: File too large"
+    recorder.close()
+    steps = lines(tmp_path / "events.jsonl")
+    assert len(steps) > 1
+    assert len(read_record(tmp_path).steps) == len(steps)
+    assert (tmp_path / "events.jsonl").read_text().endswith("\n")
+
+
+def test_a_summary_that_does_not_fit_is_named_and_not_begun(tmp_path: Path) -> None:
+    """No half of a document stays, under any name."""
+    recorder = Recorder(tmp_path, manifest())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(SkyrackError, match=r"cannot write .*/summary\.json: File too large"):
+            recorder.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "events.jsonl", "samples.jsonl"}
 
 
 def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:

@@ -238,6 +238,27 @@ def test_one_run_that_cannot_be_removed_does_not_save_the_others(roots: Roots) -
     assert runtime.held == {"b1234567"}
 
 
+def test_a_sweep_of_one_run_leaves_the_others(roots: Roots) -> None:
+    """Only what carries its id; one that there is not is none removed."""
+    runtime = Nothing(["aaaaaaaa", "bbbbbbbb"])
+    assert sweep(False, [runtime], set, lambda _: False, roots, only="bbbbbbbb") == ["bbbbbbbb"]
+    assert runtime.held == {"aaaaaaaa"}
+    assert sweep(True, [runtime], set, lambda _: False, roots, only="cccccccc") == []
+
+
+def test_the_panel_goes_also_when_a_runtime_refuses(roots: Roots) -> None:
+    """What needs no runtime is removed, and the refusal is told."""
+    panels: list[str] = []
+
+    def remove_panel(run_id: str) -> bool:
+        panels.append(run_id)
+        return True
+
+    with pytest.raises(SkyrackError, match="device or resource busy"):
+        remove_run("aaaaaaaa", [Nothing(["aaaaaaaa"], refuses="aaaaaaaa")], remove_panel, roots)
+    assert panels == ["aaaaaaaa"]
+
+
 def test_sweeps_never_take_a_run_that_is_starting(roots: Roots) -> None:
     """Runs that come and go while others sweep are each whole until their block ends."""
     enough = threading.Event()
