@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from controller.api.client import ControllerClient
+from controller.fabric.plan import LOSS_DECIMALS
 from controller.record.read import read_record
 from protos.skyrack.v1.controller_pb2 import InjectFaultRequest, LinkOverride, LinkState, LinkView
 from tests.commands import wait_until
@@ -88,6 +89,7 @@ def holds(view: LinkView) -> None:
     commanded = LinkState()
     commanded.CopyFrom(view.commanded)
     commanded.rate_bps = commanded.rate_bps // 8 * 8  # the kernel counts whole bytes
+    commanded.loss_ratio = round(commanded.loss_ratio, LOSS_DECIMALS)
     assert view.read_back_a_to_b == view.read_back_b_to_a == commanded
 
 
