@@ -29,12 +29,12 @@ from controller.runtime.namespace import NamespaceRuntime
 MB = 1_000_000
 # Idle nodes take 20 MB (71 measured, container shims included: they share the pages of the image); jobs take more.
 MEMORY_A_CONTAINER_BYTES = 45 * MB
-MEMORY_A_PROCESS_BYTES = 10 * MB  # without an engine they share the pages of what was imported, too
-THREADS_A_NODE = 12
+MEMORY_A_PROCESS_BYTES = 8 * MB  # without an engine they share the pages of what was imported, too (1,584 measured)
+THREADS_A_NODE = 10
 MEMORY_BESIDE_BYTES = 500 * MB  # the controller with its report, the delay line, the engine
 DISK_A_NODE_BYTES = 30 * MB  # a scene in a store here and there
 DISK_BESIDE_BYTES = 500 * MB
-FILES_A_NODE = 12  # ports of the delay line, the agent's channel, routes, probes
+FILES_A_NODE = 4  # netlink, the agent's channel, probes
 FILES_BESIDE = 256
 NEIGHBOURS_A_NODE = 8
 NEIGHBOURS_UNCOUNTED_SINCE = (5, 0)  # Linux commit 58956317c8de: permanent entries no longer count for gc_thresh3

@@ -198,8 +198,6 @@ class RunErrors:
             self.first = self.first or error
 
 
-
-
 def asked_for(options: RunOptions) -> tuple[Source, Scenario]:
     """The scenario that is to be run. Raises InputError."""
     if options.timeline is None:

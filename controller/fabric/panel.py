@@ -80,6 +80,7 @@ _IFINFOMSG = struct.Struct("=BxHiII")
 _IFF_UP = 1
 _IFLA_OPERSTATE, _IF_OPER_UP = 16, b"\x06"
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 18, 28
+_IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80
@@ -309,14 +310,19 @@ def _command_line(pid: int) -> bytes:
 def port_message(port: int, node_port: int, name: str, node_namespace: int) -> bytes:
     """One veth pair, both ends made in place, numbered and with their MACs; the panel's end is up.
 
-    The node's end cannot be: while it is made, the kernel has not joined the two yet.
+    The node's end cannot be: while it is made, the kernel has not joined the two yet. Each end has one queue: the
+    kernel would give it one a processor, each with its memory.
     """
+    one_queue = attribute(_IFLA_NUM_TX_QUEUES, struct.pack("=I", 1)) + attribute(
+        _IFLA_NUM_RX_QUEUES, struct.pack("=I", 1)
+    )
     node_end = (
         _IFINFOMSG.pack(0, 0, NODE_FIRST_IFINDEX + node_port, 0, 0)
         + attribute(_IFLA_IFNAME, name.encode() + b"\0")
         + attribute(_IFLA_ADDRESS, NODE_MAC)
         + attribute(_IFLA_MTU, struct.pack("=I", MTU_BYTES))
         + attribute(_IFLA_NET_NS_FD, struct.pack("=I", node_namespace))
+        + one_queue
     )
     veth = attribute(_IFLA_INFO_KIND, b"veth\0") + attribute(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, node_end))
     panel_end = (
@@ -325,6 +331,7 @@ def port_message(port: int, node_port: int, name: str, node_namespace: int) -> b
         + attribute(_IFLA_ADDRESS, PANEL_MAC)
         + attribute(_IFLA_MTU, struct.pack("=I", MTU_BYTES))
         + attribute(_IFLA_LINKINFO, veth)
+        + one_queue
     )
     return message(netlink.RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, panel_end)
 

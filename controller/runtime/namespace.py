@@ -39,6 +39,7 @@ BIRTH_S = 60.0  # for one node, on a machine that is busy with others
 MESSAGE_BYTES = 64 * 1024
 END_S = 60.0
 POLL_S = 0.01
+FRUGAL = {"MALLOC_ARENA_MAX": "1"}  # mallopt(3): an agent's threads have little to do, and share one heap
 # A controller that was killed as it started a zygote may leave one that is not to be known as such yet.
 SETTLE_S = 0.2
 
@@ -212,7 +213,7 @@ class NamespaceRuntime:
                 raise SkyrackError(f"run {spec.run_id} was removed while its nodes were starting")
             process = subprocess.Popen(
                 [sys.executable, *ZYGOTE, str(theirs.fileno()), spec.run_id],
-                pass_fds=[theirs.fileno()], cwd=PROJECT_ROOT, start_new_session=True,
+                pass_fds=[theirs.fileno()], cwd=PROJECT_ROOT, start_new_session=True, env=os.environ | FRUGAL,
                 stdin=subprocess.DEVNULL, stdout=said, stderr=said,
             )  # fmt: skip
             zygote = self._zygotes[spec.run_id] = _Zygote(process, control, log)
