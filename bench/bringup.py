@@ -70,6 +70,12 @@ TAKEN = ("AnonPages", "Shmem", "SUnreclaim", "KernelStack", "PageTables", "Percp
 """What of the machine's memory is somebody's, caches left out (proc(5), meminfo)."""
 
 
+def own_bytes() -> int:
+    """What this process, the controller, has taken for itself."""
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) * 1024
+
+
 def memory_bytes(*kinds: str) -> int:
     """The machine's memory of some kinds, as /proc/meminfo counts it."""
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
@@ -92,12 +98,13 @@ def bring_up(
 async def _bring_up(
     scenario: str, runtime: str, folder: Path, up_s: float | None, node_mb: float | None, all_gb: float | None
 ) -> float:
-    stamps, before_bytes = Stamps(), memory_bytes(*TAKEN)
+    stamps, before_bytes, own_before_bytes = Stamps(), memory_bytes(*TAKEN), own_bytes()
     seen: dict[str, float] = {}
 
     async def watch(emulation: Emulation) -> None:
         await asyncio.sleep(SETTLE_S)
         seen["taken_bytes"], settled = memory_bytes(*TAKEN) - before_bytes, emulation.overruns
+        seen["own_bytes"] = own_bytes() - own_before_bytes
         seen["nodes"] = len(emulation.handles)
         await asyncio.sleep(WATCH_S)
         seen["overruns"] = emulation.overruns - settled
@@ -113,7 +120,8 @@ async def _bring_up(
     options = RunOptions(scenario, runtime=runtime, out_dir=folder / "record", hold=True)
     await launch(options, stamps, on_ready=on_ready)
     await watching[0]
-    at_s, taken_bytes, nodes = stamps.at_s, seen["taken_bytes"], seen["nodes"]
+    at_s, nodes = stamps.at_s, seen["nodes"]
+    a_node_mb = (seen["taken_bytes"] - seen["own_bytes"]) / nodes / 1e6
     print(f"{Path(scenario).stem}, {nodes:.0f} nodes, {runtime}:")
     figure("up, every agent answering", at_s["up"], "s", at_most=up_s)
     phases = [("sky computed", "sky"), ("nodes started", "Starting nodes"), ("ports joined", "Joining ports")]
@@ -121,11 +129,11 @@ async def _bring_up(
     for what, stamp in [*phases, ("agents answering", "Agents answering")]:
         figure(f"  {what}, after", at_s[stamp] - last_s, "s")
         last_s = at_s[stamp]
-    figure("memory a node, kernel's and controller's included", taken_bytes / nodes / 1e6, "MB", at_most=node_mb)
-    figure("memory in all", taken_bytes / 1e9, "GB", at_most=all_gb)
+    figure("memory a node, what the kernel keeps for it included", a_node_mb, "MB", at_most=node_mb)
+    figure("memory in all, with the controller's", seen["taken_bytes"] / 1e9, "GB", at_most=all_gb)
     figure(f"overruns in {WATCH_S:g} s, after settling", seen["overruns"], "", at_most=0)
     figure("down, nothing left", at_s["writing the report"] - at_s["stop"], "s", at_most=15)
-    return taken_bytes / nodes / 1e6
+    return a_node_mb
 
 
 def walker(folder: Path, total: int, planes: int) -> str:

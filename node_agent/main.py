@@ -118,6 +118,14 @@ def live(options: Options) -> int:
     return 0
 
 
+def rehearse(folder: Path) -> None:
+    """Do in an empty folder what every agent does first, so that those forked from here share the memory it takes."""
+    logging.getLogger().makeRecord("", logging.INFO, "", 0, "", (), None)
+    ObjectStore(folder / "objects", _DEFAULT_STORE_BYTES)
+    Ledger(folder / "jobs")
+    asyncio.run(asyncio.sleep(0))
+
+
 def _lock(store_dir: Path) -> int:
     """Hold the store for this process alone, until it ends. Raises PlaneError."""
     store_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -12,7 +12,6 @@ Forked, agents share the pages of everything that was imported.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 import os
@@ -20,6 +19,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,8 @@ def _serve(control: socket.socket) -> None:
     signal.set_wakeup_fd(wakes)
     ground = Ground(**json.loads(control.recv(MESSAGE_BYTES) or "{}"))
     cgroups = [os.open(each, os.O_PATH | os.O_DIRECTORY) for each in ground.cgroups]
+    with tempfile.TemporaryDirectory() as folder:
+        agent.rehearse(Path(folder))
     own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY)
     try:
         nodes_root.enter(
@@ -94,7 +96,6 @@ def _serve(control: socket.socket) -> None:
         control.send(json.dumps({"name": "", "error": str(error)}).encode())
         return
     os.environ |= {**nodes_root.ENVIRONMENT, "GRPC_ENABLE_FORK_SUPPORT": "0"}
-    asyncio.run(asyncio.sleep(0))  # what a loop touches for the first time is touched here, once for all
     gc.collect()
     gc.freeze()  # a collection in a child would write to pages that it shares
     watched: list[socket.socket | int] = [control, woken]
