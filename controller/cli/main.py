@@ -18,7 +18,7 @@ INTERRUPTED = 130
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(version("skyrack"), prog_name="skyrack")
 def skyrack() -> None:
-    """Emulate an orbital data centre: real orbits, shaped links, real jobs on containers.
+    """Emulate an orbital data centre: real orbits, shaped links, real jobs on every node.
 
     Exit status: 0 done, 1 the run failed, 2 the input is wrong, 3 the machine lacks something that `doctor` names.
     """

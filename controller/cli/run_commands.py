@@ -45,8 +45,20 @@ class Asked(TypedDict):
 def run_options(command: Command) -> Command:
     """The options that `run`, `up` and `demo` share."""
     for option in (
-        click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True),
-        click.option("--shaper", type=click.Choice(["auto", "netem", "delay-line"]), default="auto", show_default=True),
+        click.option(
+            "--runtime",
+            type=click.Choice(RUNTIMES),
+            default="auto",
+            show_default=True,
+            help="How nodes live; auto: in Docker where it answers, else in namespaces.",
+        ),
+        click.option(
+            "--shaper",
+            type=click.Choice(["auto", "netem", "delay-line"]),
+            default="auto",
+            show_default=True,
+            help="What shapes links; auto: netem where the kernel has it, else a process in user space.",
+        ),
         click.option(
             "--out", "out_dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of the record."
         ),
@@ -322,7 +334,7 @@ def exec_(node: str, command: tuple[str, ...], run_id: str | None) -> None:
 
 
 @click.command()
-@click.option("--all", "everything", is_flag=True, help="Every run on this machine, and what killed ones left.")
+@click.option("--all", "everything", is_flag=True, help="Every run of this user's, and what killed ones left.")
 @click.option("--run", "run_id", help="The run's id, when several are up.")
 def down(everything: bool, run_id: str | None) -> None:
     """Take the run down: it writes its report, and all that it made is removed. Also what a killed run left is."""
