@@ -120,7 +120,7 @@ async def launch(
     narrator.say(f"runtime: {runtime_choice.name} ({runtime_choice.reason})")
     require(diagnose(len(scenario.node_names), runtime_choice.name))
     use_open_files()
-    runtime = open_runtime(runtime_choice.name, runs.MACHINE.run)
+    runtime = open_runtime(runtime_choice.name, runs.MACHINE.run, scenario.resources.root)
     if runtime.shortcoming:
         narrator.say(f"warning: {runtime.shortcoming}")
     choice = choose_shaper(options.shaper)

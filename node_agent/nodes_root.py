@@ -24,7 +24,7 @@ ENVIRONMENT = {
     "HOME": str(TMP),
     "LANG": "C.UTF-8",
 }
-_ALL_CONTROL, _ALL_STORES = Path("/.nodes/control"), Path("/.nodes/stores")
+_ALL_CONTROL, _ALL_STORES, _HIDDEN = Path("/.nodes/control"), Path("/.nodes/stores"), Path("/.nodes/hidden")
 _TMPFS = MS_NOSUID | MS_NODEV
 TMP_OPTIONS = "size=64m,mode=1777"
 
@@ -43,8 +43,10 @@ def enter(staging: Path, machine: Path, control_root: Path, store_root: Path, ho
             target.symlink_to(source.readlink())
         elif source.is_dir():
             _bind(source, target)
-    for source in _own_folders(machine):
+    for number, source in enumerate(_own_folders(machine)):
         _bind(source, staging / source.relative_to("/"))
+        if source.is_relative_to(TMP):  # every node's own will hide it
+            _bind(source, staging / _HIDDEN.relative_to("/") / str(number))
     if not (staging / "etc/hosts").is_file():
         raise OSError(2, f"{machine / 'etc/hosts'} is not there: nodes would not know each other's names")
     seclusion.bind(hosts_file, staging / "etc/hosts", read_only=True)
@@ -55,7 +57,7 @@ def enter(staging: Path, machine: Path, control_root: Path, store_root: Path, ho
     for name, of_process in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         (staging / "dev" / name).symlink_to(f"/proc/self/fd{of_process}")
     for folder in (CONTROL, STORE, TMP, SHM, Path("/var/tmp"), Path("/proc"), Path("/sys"), _ALL_CONTROL, _ALL_STORES):  # noqa: S108
-        (staging / folder.relative_to("/")).mkdir(parents=True)
+        (staging / folder.relative_to("/")).mkdir(parents=True, exist_ok=True)  # the project may lie below one
     for name in ("proc", "sys"):  # the kernel lets a user's own namespace mount one where one is to be seen already
         seclusion.mount(f"/{name}", staging / name, "none", seclusion.MS_BIND | MS_REC)
     seclusion.bind(control_root, staging / _ALL_CONTROL.relative_to("/"))
@@ -64,7 +66,7 @@ def enter(staging: Path, machine: Path, control_root: Path, store_root: Path, ho
     seclusion.change_root(staging)
 
 
-def settle(node_folder: str) -> None:
+def settle(node_folder: str, machine: Path) -> None:
     """Add what is a node's own, in a mount namespace of its own, and lose sight of all other nodes'.
 
     Before: `enter` was called by a parent; the process is the first of its process namespace. Raises OSError.
@@ -76,6 +78,9 @@ def settle(node_folder: str) -> None:
         seclusion.unmount(everybodys)
     for folder in (TMP, SHM):
         seclusion.mount("tmpfs", folder, "tmpfs", _TMPFS, TMP_OPTIONS)
+    for number, folder in enumerate(_own_folders(machine)):
+        if folder.is_relative_to(TMP):
+            _bind(_HIDDEN / str(number), folder)
 
 
 def _own_folders(machine: Path) -> Iterator[Path]:

@@ -146,7 +146,7 @@ def _settle(ground: Ground, birth: Birth, cgroups: list[int]) -> None:
         os.close(joined)
         os.close(folder)
     seclusion.unshare(APART)
-    nodes_root.settle(birth.folder)
+    nodes_root.settle(birth.folder, Path(ground.machine))
     socket.sethostname(birth.name)
     quiet = os.open("/dev/null", os.O_RDONLY)
     log = os.open(nodes_root.STORE / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

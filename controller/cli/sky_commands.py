@@ -13,7 +13,6 @@ import click
 
 from controller.cli.terminal import err, out, table
 from controller.errors import InputError
-from controller.scenario.checks import nearest
 
 if TYPE_CHECKING:
     from controller.record.contact_export import Contact
@@ -68,6 +67,8 @@ def _warn(head: Head) -> None:
 
 def _check_nodes(head: Head, names: Sequence[str]) -> None:
     """Raises InputError for a name that no node has."""
+    from controller.scenario.checks import nearest
+
     known = [node.name for node in head.nodes]
     for name in names:
         if name not in known:

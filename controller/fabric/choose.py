@@ -85,9 +85,6 @@ def _try_all() -> list[Capability]:
     every_frame = attribute(netem.U32_SEL, struct.pack("=BBBx28x", netem.TERMINAL, 0, 1))
     u32 = netem.TCMSG.pack(0, PANEL_FIRST_IFINDEX, netem.FILTER_HANDLE, netem.TC_H_INGRESS, netem.FILTER_INFO)
     u32 += attribute(netem.TCA_KIND, b"u32\0") + attribute(netem.TCA_OPTIONS, every_frame)
-    parameters = struct.pack("=IIiiiiI", 0, 0, netem.STOLEN, 0, 0, netem.EGRESS_REDIRECT, PANEL_FIRST_IFINDEX)
-    mirred = attribute(netem.ACT_KIND, b"mirred\0")
-    mirred += attribute(netem.ACT_OPTIONS | netlink.NLA_F_NESTED, attribute(netem.MIRRED_PARMS, parameters))
     with Path("/proc/thread-self/ns/net").open("rb") as here:
         tc = NetlinkSocket.here()
         try:
@@ -96,17 +93,11 @@ def _try_all() -> list[Capability]:
                 _tried("af_packet", _try_packet_socket()),
                 _tried("sch_ingress", tc.send_rows(netem.clsact_rows(ifindex))),
                 _tried("cls_u32", tc.send([message(netlink.RTM_NEWTFILTER, create, u32)])),
-                _tried(
-                    "act_mirred", tc.send([message(netlink.RTM_NEWACTION, create, bytes(4) + _first_action(mirred))])
-                ),
+                _tried("act_mirred", tc.send_rows(netem.patch_rows(ifindex, ifindex))),
                 _tried("sch_netem", tc.send_rows(netem.netem_rows(ifindex, ShapingPlan.dark(1)))),
             ]
         finally:
             tc.close()
-
-
-def _first_action(action: bytes) -> bytes:
-    return attribute(1, attribute(1, action))  # TCA_ACT_TAB, and the place in it
 
 
 def _try_packet_socket() -> list[Refusal]:

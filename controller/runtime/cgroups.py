@@ -101,9 +101,12 @@ class Cgroups:
         return tuple(root / f"{PREFIX}{run_id}" for root in self.roots)
 
     def run_ids(self) -> set[str]:
-        """The runs which have groups."""
-        found = (path.name for root in self.roots for path in root.glob(f"{PREFIX}*"))
-        return {name.removeprefix(PREFIX) for name in found}
+        """The runs which have groups, and nobody in them: a killed run's, when all its processes have ended.
+
+        What has somebody in it may be a run of another machine within or around this one.
+        """
+        groups = (path for root in self.roots for path in root.glob(f"{PREFIX}*") if _is_empty(path))
+        return {group.name.removeprefix(PREFIX) for group in groups}
 
     def remove(self, run_id: str) -> None:
         """Remove the groups of a run, once its processes are gone. Idempotent. Raises SkyrackError if some stay."""
@@ -132,6 +135,14 @@ def _children(group: Path) -> Sequence[Path]:
         return [path for path in group.iterdir() if path.is_dir()]
     except FileNotFoundError:
         return ()
+
+
+def _is_empty(group: Path) -> bool:
+    """Whether no process is in a group or in one of its own."""
+    try:
+        return not any((each / "cgroup.procs").read_text() for each in (group, *_children(group)))
+    except FileNotFoundError:  # somebody removes it
+        return False
 
 
 def _hand_on(group: Path) -> None:

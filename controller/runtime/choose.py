@@ -36,6 +36,13 @@ def choose_runtime(requested: str) -> RuntimeChoice:
     return RuntimeChoice(DockerRuntime.name, f"Docker Engine {engine.version} answers")
 
 
-def open_runtime(name: str, run_root: Path) -> Runtime:
-    """The runtime of a name; `run_root` has a folder for each run. Raises MachineError."""
-    return DockerRuntime() if name == DockerRuntime.name else NamespaceRuntime(run_root)
+def open_runtime(name: str, run_root: Path, root: str = "/") -> Runtime:
+    """The runtime of a name; `run_root` has a folder for each run. `root`: whose programs nodes without an engine have.
+
+    Raises InputError for a root that is none, or is not for this runtime, MachineError.
+    """
+    if root != "/" and name != NamespaceRuntime.name:
+        raise InputError(f"resources.root = {root!r} is for --runtime namespace: nodes of Docker's have an image")
+    if not (Path(root) / "usr").is_dir():
+        raise InputError(f"resources.root = {root!r}: must be a folder that holds a root file system, with usr and etc")
+    return DockerRuntime() if name == DockerRuntime.name else NamespaceRuntime(run_root, Path(root))

@@ -87,3 +87,12 @@ def test_the_scenario_of_the_readme_is_valid() -> None:
     (text,) = re.findall(r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     scenario = parse_scenario(Source("four.toml", text, ROOT))
     assert scenario.node_names == ("sat-p00s00", "sat-p00s01", "sat-p00s02", "sat-p00s03", "quito", "mumbai")
+
+
+def test_the_command_line_is_read_by_one_thread() -> None:
+    """Until a command is chosen nothing is imported that starts threads: only then may a user enter namespaces."""
+    look = "import os, sys, controller.cli; print('numpy' in sys.modules, len(os.listdir('/proc/self/task')))"
+    done = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT
+    )
+    assert done.stdout == "False 1\n"
