@@ -36,6 +36,7 @@ from controller.fabric.namespaces import (
 )
 from controller.fabric.netlink import FabricError, NetlinkSocket, Refusal, attribute, attributes, message
 from controller.owner import is_root_of_own
+from controller.processes import command_line
 from controller.timeline import MTU_BYTES, IntArray
 
 PREFIX = "skyrack-"
@@ -287,7 +288,7 @@ def _end_delay_lines(namespace: Path) -> None:
     """A delay line that outlives its controller keeps the namespace alive; nobody else's process is touched."""
 
     def living() -> set[int]:
-        return {pid for pid in processes_in(namespace) if b"controller.fabric.delay_line_process" in _command_line(pid)}
+        return {pid for pid in processes_in(namespace) if "controller.fabric.delay_line_process" in command_line(pid)}
 
     for pid in living():
         try:
@@ -296,15 +297,6 @@ def _end_delay_lines(namespace: Path) -> None:
             continue
     if not wait_until(lambda: not living(), REMOVAL_TIMEOUT_S):
         raise FabricError(f"delay line of {namespace.name} did not end within {REMOVAL_TIMEOUT_S} s: {living()}")
-
-
-def _command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ESRCH):
-            return b""
-        raise
 
 
 def port_message(port: int, node_port: int, name: str, node_namespace: int) -> bytes:
