@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 from controller.launch import sweep
 from tests.runtimes.test_contract import wait_for
 
+ROOT = Path(__file__).resolve().parents[2]  # its virtual environment is in it
 USER = 12_345
 SKYRACK = f"{sys.prefix}/bin/skyrack"
 DEADLINE_S = 120
@@ -58,16 +59,21 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
-def made_visible(folder: Path) -> str:
-    """A shell command that lets everybody see a folder, in this mount namespace alone: root's home may hide Python."""
-    hidden = next((each for each in reversed(folder.parents) if not each.stat().st_mode & 0o001), None)
-    if hidden is None:
-        return "true"
-    seen = shlex.quote(str(folder))
-    return (
-        f"mount --bind {seen} /mnt; mount -t tmpfs -o mode=755 shown {shlex.quote(str(hidden))}; mkdir -p {seen}; "
-        f"mount --move /mnt {seen}"
-    )
+def made_visible(folders: Sequence[Path]) -> str:
+    """Shell commands that let everybody see some folders, in this mount namespace alone: a home may hide Python."""
+    behind: dict[Path, list[Path]] = {}
+    for folder in folders:
+        hidden = next((each for each in reversed(folder.parents) if not each.stat().st_mode & 0o001), None)
+        if hidden is not None:
+            behind.setdefault(hidden, []).append(folder)
+    commands = ["mount -t tmpfs aside /mnt"]
+    for hidden, seen in behind.items():
+        aside = [f"/mnt/{number}" for number, _ in enumerate(seen)]
+        commands += [f"mkdir {at}; mount --bind {folder} {at}" for at, folder in zip(aside, seen, strict=True)]
+        commands.append(f"mount -t tmpfs -o mode=755 shown {hidden}")
+        commands += [f"mkdir -p {folder}; mount --move {at} {folder}" for at, folder in zip(aside, seen, strict=True)]
+        commands += [f"rmdir {at}" for at in aside]
+    return "; ".join(commands)
 
 
 class Shell:
@@ -82,7 +88,7 @@ class Shell:
         as_user = f"setpriv --reuid={USER} --regid={USER} --clear-groups bash -c {shlex.quote(command)}"
         if not may_have_namespaces:
             as_user = shlex.join([sys.executable, "-c", NO_MORE_NAMESPACES, *shlex.split(as_user)])
-        shown = "; ".join(made_visible(Path(folder)) for folder in (sys.base_prefix, sys.prefix))
+        shown = made_visible([Path(sys.base_prefix), ROOT])
         return subprocess.run(
             ["unshare", "--mount", "bash", "-c", f"set -e; {shown}; cd {self.home}; exec {as_user}"],
             env=self.environment, capture_output=True, text=True, timeout=DEADLINE_S, stdin=subprocess.DEVNULL,
