@@ -217,7 +217,6 @@ def node_image() -> str:
     ("arguments", "exit_status", "message"),
     [
         (("run", "absent.toml"), 2, "absent.toml"),
-        (("run", "iridium-66", "--runtime", "namespace"), 2, "not supported yet"),
         (("run", "iridium-66", "--duration", "0.1"), 2, "duration"),
         (("up", "iridium-67"), 2, "iridium-66"),
         (("status",), 2, "no run is up"),
