@@ -120,7 +120,6 @@ def live(options: Options) -> int:
 
 def rehearse(folder: Path) -> None:
     """Do in an empty folder what every agent does first, so that those forked from here share the memory it takes."""
-    logging.getLogger().makeRecord("", logging.INFO, "", 0, "", (), None)
     ObjectStore(folder / "objects", _DEFAULT_STORE_BYTES)
     Ledger(folder / "jobs")
     asyncio.run(asyncio.sleep(0))
