@@ -15,6 +15,7 @@ from node_agent.executor import Scratch, collect_outputs, execute
 from node_agent.ledger import Ledger
 from node_agent.peer import Break, Resolver
 from node_agent.proctree import Orphans
+from node_agent.sky import Sky
 from node_agent.states import accepted, check_same, check_spec, own_objects, runs_here, without_streams
 from node_agent.store import ObjectStore
 from protos.skyrack.v1 import jobs_pb2
@@ -44,6 +45,7 @@ class Engine:
         resolver: Resolver,
         scratch_dir: Path,
         slots: int,
+        sky: Sky,
     ) -> None:
         self._node = node
         self._role = role
@@ -51,6 +53,7 @@ class Engine:
         self._ledger = ledger
         self._resolver = resolver
         self._scratch_dir = scratch_dir
+        self._sky = sky
         self._courier = Courier(node, store, ledger, resolver)
         self._slots = asyncio.Semaphore(slots)
         self.orphans = Orphans()

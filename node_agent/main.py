@@ -19,6 +19,7 @@ from node_agent.ledger import Ledger
 from node_agent.peer import Resolver
 from node_agent.server import PlaneError, Planes
 from node_agent.services import Identity
+from node_agent.sky import Sky
 from node_agent.store import ObjectStore
 from node_agent.wire import DATA_PORT
 
@@ -80,8 +81,9 @@ async def serve(options: Options) -> None:
     ledger = Ledger(options.store_dir / "jobs")
     resolver = Resolver(options.peers, options.port)
     name, role = options.identity.name, options.identity.role
-    engine = Engine(name, role, store, ledger, resolver, options.store_dir / "scratch", options.job_slots)
-    planes = Planes(options.identity, store, engine)
+    sky = Sky()
+    engine = Engine(name, role, store, ledger, resolver, options.store_dir / "scratch", options.job_slots, sky)
+    planes = Planes(options.identity, store, engine, sky)
     if os.getpid() == 1:
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, engine.orphans.reap)
     await engine.recover()

@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection
 from node_agent import wire
 from node_agent.engine import Engine
 from node_agent.services import Identity, Jobs, Node, Objects
+from node_agent.sky import Sky
 from node_agent.store import ObjectStore
 from protos.skyrack.v1 import jobs_pb2_grpc, node_pb2_grpc, objects_pb2_grpc
 
@@ -44,10 +45,11 @@ class PlaneError(Exception):
 class Planes:
     """Both planes of one agent, from open to close."""
 
-    def __init__(self, identity: Identity, store: ObjectStore, engine: Engine) -> None:
+    def __init__(self, identity: Identity, store: ObjectStore, engine: Engine, sky: Sky) -> None:
         self._identity = identity
         self._store = store
         self._engine = engine
+        self._sky = sky
         self._health = health.aio.HealthServicer()
         self._servers: list[grpc.aio.Server] = []
 
@@ -60,7 +62,7 @@ class Planes:
         for service in (JOBS, OBJECTS):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
         server = self._new_server()
-        node_pb2_grpc.add_NodeServicer_to_server(Node(self._identity, self._store, self._engine), server)
+        node_pb2_grpc.add_NodeServicer_to_server(Node(self._identity, self._store, self._engine, self._sky), server)
         if self._identity.role == "gateway":
             self._add_work(server)
         mask = os.umask(0o177)

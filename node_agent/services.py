@@ -23,6 +23,7 @@ from node_agent.errors import (
     OutOfRange,
     Refusal,
 )
+from node_agent.sky import Sky
 from node_agent.store import ObjectStore, chunks_of
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2, node_pb2_grpc, objects_pb2, objects_pb2_grpc
 
@@ -150,10 +151,11 @@ class Identity:
 class Node(node_pb2_grpc.NodeServicer):
     """The emulator's hand on this node."""
 
-    def __init__(self, identity: Identity, store: ObjectStore, engine: Engine) -> None:
+    def __init__(self, identity: Identity, store: ObjectStore, engine: Engine, sky: Sky) -> None:
         self._identity = identity
         self._store = store
         self._engine = engine
+        self._sky = sky
         self._started_mono_s = time.monotonic()
 
     async def GetInfo(self, request: node_pb2.GetNodeRequest, context: Context) -> node_pb2.NodeInfo:  # noqa: N802
@@ -169,6 +171,11 @@ class Node(node_pb2_grpc.NodeServicer):
             store_bytes=self._store.used_bytes,
             open_jobs=self._engine.open_jobs,
         )
+
+    async def SetSky(self, request: node_pb2.Sky, context: Context) -> node_pb2.SetSkyResponse:  # noqa: N802
+        """Know this of the sky."""
+        self._sky.tell(request)
+        return node_pb2.SetSkyResponse()
 
 
 def _resident_bytes() -> int:

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from protos.skyrack.v1 import jobs_pb2 as _jobs_pb2
+from protos.skyrack.v1 import node_pb2 as _node_pb2
 from protos.skyrack.v1 import objects_pb2 as _objects_pb2
 import builtins as _builtins
 import sys
@@ -862,22 +863,344 @@ class ViaSubmitRequest(_message.Message):
 
     VIA_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    PINNED_TO_FIELD_NUMBER: _builtins.int
     via: _builtins.str
+    policy: _builtins.str
+    """How its node is chosen where the spec names none: "earliest-result", "data-local", "spread" or "pinned"; empty: it
+    runs at the gateway.
+    """
     @_builtins.property
     def spec(self) -> _jobs_pb2.JobSpec: ...
+    @_builtins.property
+    def pinned_to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of "pinned": the nodes to choose from, in order of preference."""
+
     def __init__(
         self,
         *,
         via: _builtins.str = ...,
         spec: _jobs_pb2.JobSpec | None = ...,
+        policy: _builtins.str = ...,
+        pinned_to: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "via", b"via"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pinned_to", b"pinned_to", "policy", b"policy", "spec", b"spec", "via", b"via"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ViaSubmitRequest: _TypeAlias = ViaSubmitRequest  # noqa: Y015
+
+@_typing.final
+class Verdict(_message.Message):
+    """What placement said of one node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    FEASIBLE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    RESULT_AT_S_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    feasible: _builtins.bool
+    reason: _builtins.str
+    """Why not, or what speaks for it."""
+    score: _builtins.float
+    """Lower is better; of feasible ones."""
+    result_at_s: _builtins.float
+    """When the result would be back, seconds of the sky since the epoch, as the contact plan foresees it."""
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        feasible: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        score: _builtins.float = ...,
+        result_at_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_result_at_s", b"_result_at_s", "result_at_s", b"result_at_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_result_at_s", b"_result_at_s", "feasible", b"feasible", "node", b"node", "reason", b"reason", "result_at_s", b"result_at_s", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__result_at_s: _TypeAlias = _typing.Literal["result_at_s"]  # noqa: Y015
+    _WhichOneofArgType__result_at_s: _TypeAlias = _typing.Literal["_result_at_s", b"_result_at_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__result_at_s) -> _WhichOneofReturnType__result_at_s | None: ...
+
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """Why a job is where it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    CHOSEN_FIELD_NUMBER: _builtins.int
+    AT_S_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    chosen: _builtins.str
+    at_s: _builtins.float
+    """When that was decided."""
+    @_builtins.property
+    def job(self) -> Global___JobAtGateway: ...
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Verdict]: ...
+    def __init__(
+        self,
+        *,
+        job: Global___JobAtGateway | None = ...,
+        policy: _builtins.str = ...,
+        chosen: _builtins.str = ...,
+        at_s: _builtins.float = ...,
+        verdicts: _abc.Iterable[Global___Verdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_s", b"at_s", "chosen", b"chosen", "job", b"job", "policy", b"policy", "verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class FindLogRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    OFFSET_BYTES_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    stream: _jobs_pb2.LogStream.ValueType
+    offset_bytes: _builtins.int
+    follow: _builtins.bool
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        stream: _jobs_pb2.LogStream.ValueType = ...,
+        offset_bytes: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "id", b"id", "offset_bytes", b"offset_bytes", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindLogRequest: _TypeAlias = FindLogRequest  # noqa: Y015
+
+@_typing.final
+class ListObjectsAtRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIA_FIELD_NUMBER: _builtins.int
+    via: _builtins.str
+    """A node on the ground; empty: all of them."""
+    def __init__(
+        self,
+        *,
+        via: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["via", b"via"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListObjectsAtRequest: _TypeAlias = ListObjectsAtRequest  # noqa: Y015
+
+@_typing.final
+class ObjectAtNode(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    INFO_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    @_builtins.property
+    def info(self) -> _objects_pb2.ObjectInfo: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        info: _objects_pb2.ObjectInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObjectAtNode: _TypeAlias = ObjectAtNode  # noqa: Y015
+
+@_typing.final
+class ListObjectsAtResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectAtNode]: ...
+    def __init__(
+        self,
+        *,
+        objects: _abc.Iterable[Global___ObjectAtNode] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["objects", b"objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListObjectsAtResponse: _TypeAlias = ListObjectsAtResponse  # noqa: Y015
+
+@_typing.final
+class ViaObjectRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIA_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    via: _builtins.str
+    object: _builtins.str
+    def __init__(
+        self,
+        *,
+        via: _builtins.str = ...,
+        object: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "via", b"via"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ViaObjectRequest: _TypeAlias = ViaObjectRequest  # noqa: Y015
+
+@_typing.final
+class ViaTermsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIA_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
+    via: _builtins.str
+    @_builtins.property
+    def set(self) -> _objects_pb2.SetTermsRequest: ...
+    def __init__(
+        self,
+        *,
+        via: _builtins.str = ...,
+        set: _objects_pb2.SetTermsRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["set", b"set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["set", b"set", "via", b"via"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ViaTermsRequest: _TypeAlias = ViaTermsRequest  # noqa: Y015
+
+@_typing.final
+class RunAuditRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunAuditRequest: _TypeAlias = RunAuditRequest  # noqa: Y015
+
+@_typing.final
+class NodeAuditEvent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """The node that tells; "controller" for placement."""
+    @_builtins.property
+    def event(self) -> _node_pb2.AuditEvent: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        event: _node_pb2.AuditEvent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeAuditEvent: _TypeAlias = NodeAuditEvent  # noqa: Y015
+
+@_typing.final
+class RunAuditResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeAuditEvent]: ...
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___NodeAuditEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunAuditResponse: _TypeAlias = RunAuditResponse  # noqa: Y015
+
+@_typing.final
+class RotateCertificatesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The nodes; none: all."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateCertificatesRequest: _TypeAlias = RotateCertificatesRequest  # noqa: Y015
+
+@_typing.final
+class RotateCertificatesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROTATED_FIELD_NUMBER: _builtins.int
+    rotated: _builtins.int
+    def __init__(
+        self,
+        *,
+        rotated: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotated", b"rotated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateCertificatesResponse: _TypeAlias = RotateCertificatesResponse  # noqa: Y015
 
 @_typing.final
 class JobAtGateway(_message.Message):

@@ -71,6 +71,56 @@ class ControllerStub:
                 request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.SerializeToString,
                 response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.FromString,
                 _registered_method=True)
+        self.SuspendJob = channel.unary_unary(
+                '/skyrack.v1.Controller/SuspendJob',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/skyrack.v1.Controller/ResumeJob',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.FromString,
+                _registered_method=True)
+        self.ReadLog = channel.unary_stream(
+                '/skyrack.v1.Controller/ReadLog',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindLogRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.LogChunk.FromString,
+                _registered_method=True)
+        self.ListObjects = channel.unary_unary(
+                '/skyrack.v1.Controller/ListObjects',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ListObjectsAtRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ListObjectsAtResponse.FromString,
+                _registered_method=True)
+        self.SetTerms = channel.unary_unary(
+                '/skyrack.v1.Controller/SetTerms',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaTermsRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ObjectInfo.FromString,
+                _registered_method=True)
+        self.DeleteObject = channel.unary_unary(
+                '/skyrack.v1.Controller/DeleteObject',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaObjectRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.DeleteObjectResponse.FromString,
+                _registered_method=True)
+        self.Scrub = channel.unary_unary(
+                '/skyrack.v1.Controller/Scrub',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaObjectRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ScrubReport.FromString,
+                _registered_method=True)
+        self.ExplainJob = channel.unary_unary(
+                '/skyrack.v1.Controller/ExplainJob',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.Explanation.FromString,
+                _registered_method=True)
+        self.Audit = channel.unary_unary(
+                '/skyrack.v1.Controller/Audit',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.RunAuditRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.RunAuditResponse.FromString,
+                _registered_method=True)
+        self.RotateCertificates = channel.unary_unary(
+                '/skyrack.v1.Controller/RotateCertificates',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.RotateCertificatesRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.RotateCertificatesResponse.FromString,
+                _registered_method=True)
         self.Pause = channel.unary_unary(
                 '/skyrack.v1.Controller/Pause',
                 request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.PauseRequest.SerializeToString,
@@ -182,6 +232,69 @@ class ControllerServicer:
 
     def CancelJob(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadLog(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListObjects(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetTerms(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteObject(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Scrub(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainJob(self, request, context):
+        """Why a job is where it is. INVALID_ARGUMENT where there is none of that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Audit(self, request, context):
+        """What was denied, damaged or repaired in this run so far, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateCertificates(self, request, context):
+        """Give nodes new keys and certificates; no job and no transfer is lost by it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -315,6 +428,56 @@ def add_ControllerServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.FromString,
                     response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.SerializeToString,
+            ),
+            'SuspendJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendJob,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.SerializeToString,
+            ),
+            'ReadLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadLog,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindLogRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.LogChunk.SerializeToString,
+            ),
+            'ListObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListObjects,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ListObjectsAtRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ListObjectsAtResponse.SerializeToString,
+            ),
+            'SetTerms': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTerms,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaTermsRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ObjectInfo.SerializeToString,
+            ),
+            'DeleteObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteObject,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaObjectRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.DeleteObjectResponse.SerializeToString,
+            ),
+            'Scrub': grpc.unary_unary_rpc_method_handler(
+                    servicer.Scrub,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaObjectRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ScrubReport.SerializeToString,
+            ),
+            'ExplainJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainJob,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.Explanation.SerializeToString,
+            ),
+            'Audit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Audit,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.RunAuditRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.RunAuditResponse.SerializeToString,
+            ),
+            'RotateCertificates': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateCertificates,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.RotateCertificatesRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.RotateCertificatesResponse.SerializeToString,
             ),
             'Pause': grpc.unary_unary_rpc_method_handler(
                     servicer.Pause,
@@ -571,6 +734,276 @@ class Controller:
             '/skyrack.v1.Controller/CancelJob',
             protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.SerializeToString,
             protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/SuspendJob',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/ResumeJob',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/skyrack.v1.Controller/ReadLog',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.FindLogRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_jobs__pb2.LogChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/ListObjects',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ListObjectsAtRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ListObjectsAtResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTerms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/SetTerms',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaTermsRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_objects__pb2.ObjectInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/DeleteObject',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaObjectRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_objects__pb2.DeleteObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Scrub(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/Scrub',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaObjectRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_objects__pb2.ScrubReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/ExplainJob',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.FindJobRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.Explanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Audit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/Audit',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.RunAuditRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.RunAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateCertificates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/RotateCertificates',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.RotateCertificatesRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.RotateCertificatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

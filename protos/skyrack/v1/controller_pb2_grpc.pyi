@@ -44,6 +44,19 @@ class ControllerStub:
     """Jobs of all gateways, oldest first."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]
     CancelJob: _grpc.UnaryUnaryMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]
+    SuspendJob: _grpc.UnaryUnaryMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]
+    ReadLog: _grpc.UnaryStreamMultiCallable[_controller_pb2.FindLogRequest, _jobs_pb2.LogChunk]
+    ListObjects: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListObjectsAtRequest, _controller_pb2.ListObjectsAtResponse]
+    SetTerms: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ViaTermsRequest, _objects_pb2.ObjectInfo]
+    DeleteObject: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ViaObjectRequest, _objects_pb2.DeleteObjectResponse]
+    Scrub: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ViaObjectRequest, _objects_pb2.ScrubReport]
+    ExplainJob: _grpc.UnaryUnaryMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.Explanation]
+    """Why a job is where it is. INVALID_ARGUMENT where there is none of that id."""
+    Audit: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RunAuditRequest, _controller_pb2.RunAuditResponse]
+    """What was denied, damaged or repaired in this run so far, oldest first."""
+    RotateCertificates: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RotateCertificatesRequest, _controller_pb2.RotateCertificatesResponse]
+    """Give nodes new keys and certificates; no job and no transfer is lost by it."""
     Pause: _grpc.UnaryUnaryMultiCallable[_controller_pb2.PauseRequest, _controller_pb2.SkyClock]
     """The calls below need a run whose nodes are up: FAILED_PRECONDITION before. INVALID_ARGUMENT names what is wrong of
     a request. What they change holds when they answer, and is written into the record.
@@ -87,6 +100,19 @@ class ControllerAsyncStub(ControllerStub):
     """Jobs of all gateways, oldest first."""
     WatchJob: _aio.UnaryStreamMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]  # type: ignore[assignment]
     CancelJob: _aio.UnaryUnaryMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]  # type: ignore[assignment]
+    SuspendJob: _aio.UnaryUnaryMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]  # type: ignore[assignment]
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]  # type: ignore[assignment]
+    ReadLog: _aio.UnaryStreamMultiCallable[_controller_pb2.FindLogRequest, _jobs_pb2.LogChunk]  # type: ignore[assignment]
+    ListObjects: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListObjectsAtRequest, _controller_pb2.ListObjectsAtResponse]  # type: ignore[assignment]
+    SetTerms: _aio.UnaryUnaryMultiCallable[_controller_pb2.ViaTermsRequest, _objects_pb2.ObjectInfo]  # type: ignore[assignment]
+    DeleteObject: _aio.UnaryUnaryMultiCallable[_controller_pb2.ViaObjectRequest, _objects_pb2.DeleteObjectResponse]  # type: ignore[assignment]
+    Scrub: _aio.UnaryUnaryMultiCallable[_controller_pb2.ViaObjectRequest, _objects_pb2.ScrubReport]  # type: ignore[assignment]
+    ExplainJob: _aio.UnaryUnaryMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.Explanation]  # type: ignore[assignment]
+    """Why a job is where it is. INVALID_ARGUMENT where there is none of that id."""
+    Audit: _aio.UnaryUnaryMultiCallable[_controller_pb2.RunAuditRequest, _controller_pb2.RunAuditResponse]  # type: ignore[assignment]
+    """What was denied, damaged or repaired in this run so far, oldest first."""
+    RotateCertificates: _aio.UnaryUnaryMultiCallable[_controller_pb2.RotateCertificatesRequest, _controller_pb2.RotateCertificatesResponse]  # type: ignore[assignment]
+    """Give nodes new keys and certificates; no job and no transfer is lost by it."""
     Pause: _aio.UnaryUnaryMultiCallable[_controller_pb2.PauseRequest, _controller_pb2.SkyClock]  # type: ignore[assignment]
     """The calls below need a run whose nodes are up: FAILED_PRECONDITION before. INVALID_ARGUMENT names what is wrong of
     a request. What they change holds when they answer, and is written into the record.
@@ -169,6 +195,79 @@ class ControllerServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.FindJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.JobAtGateway, _abc.Awaitable[_controller_pb2.JobAtGateway]]: ...
+
+    @_abc_1.abstractmethod
+    def SuspendJob(
+        self,
+        request: _controller_pb2.FindJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.JobAtGateway, _abc.Awaitable[_controller_pb2.JobAtGateway]]: ...
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _controller_pb2.FindJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.JobAtGateway, _abc.Awaitable[_controller_pb2.JobAtGateway]]: ...
+
+    @_abc_1.abstractmethod
+    def ReadLog(
+        self,
+        request: _controller_pb2.FindLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_jobs_pb2.LogChunk], _abc.AsyncIterator[_jobs_pb2.LogChunk]]: ...
+
+    @_abc_1.abstractmethod
+    def ListObjects(
+        self,
+        request: _controller_pb2.ListObjectsAtRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.ListObjectsAtResponse, _abc.Awaitable[_controller_pb2.ListObjectsAtResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SetTerms(
+        self,
+        request: _controller_pb2.ViaTermsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_objects_pb2.ObjectInfo, _abc.Awaitable[_objects_pb2.ObjectInfo]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteObject(
+        self,
+        request: _controller_pb2.ViaObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_objects_pb2.DeleteObjectResponse, _abc.Awaitable[_objects_pb2.DeleteObjectResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Scrub(
+        self,
+        request: _controller_pb2.ViaObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_objects_pb2.ScrubReport, _abc.Awaitable[_objects_pb2.ScrubReport]]: ...
+
+    @_abc_1.abstractmethod
+    def ExplainJob(
+        self,
+        request: _controller_pb2.FindJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.Explanation, _abc.Awaitable[_controller_pb2.Explanation]]:
+        """Why a job is where it is. INVALID_ARGUMENT where there is none of that id."""
+
+    @_abc_1.abstractmethod
+    def Audit(
+        self,
+        request: _controller_pb2.RunAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.RunAuditResponse, _abc.Awaitable[_controller_pb2.RunAuditResponse]]:
+        """What was denied, damaged or repaired in this run so far, oldest first."""
+
+    @_abc_1.abstractmethod
+    def RotateCertificates(
+        self,
+        request: _controller_pb2.RotateCertificatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.RotateCertificatesResponse, _abc.Awaitable[_controller_pb2.RotateCertificatesResponse]]:
+        """Give nodes new keys and certificates; no job and no transfer is lost by it."""
 
     @_abc_1.abstractmethod
     def Pause(

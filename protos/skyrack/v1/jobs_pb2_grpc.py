@@ -54,10 +54,30 @@ class JobsStub:
                 request_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
+        self.ReadLog = channel.unary_stream(
+                '/skyrack.v1.Jobs/ReadLog',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReadLogRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.LogChunk.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/skyrack.v1.Jobs/Cancel',
                 request_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.Suspend = channel.unary_unary(
+                '/skyrack.v1.Jobs/Suspend',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.SuspendJobRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/skyrack.v1.Jobs/Resume',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.Return = channel.unary_unary(
+                '/skyrack.v1.Jobs/Return',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReturnJobRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReturnJobResponse.FromString,
                 _registered_method=True)
 
 
@@ -67,8 +87,9 @@ class JobsServicer:
     def Submit(self, request, context):
         """Take charge of a job. After OK: it is journalled to disk and will end in a final state, whatever the network does.
         Idempotent by id: the same spec again answers with the job as it stands; another spec under the id is
-        ALREADY_EXISTS. Errors: INVALID_ARGUMENT (what is wrong with the spec), FAILED_PRECONDITION (on_node is another
-        node and this agent is no gateway; a script or input that is not where the spec says it is, when that is here).
+        ALREADY_EXISTS. Errors: INVALID_ARGUMENT (what is wrong with the spec), FAILED_PRECONDITION (a program or input that
+        is not where the spec says it is, when that is here), PERMISSION_DENIED (this node lies outside its jurisdictions),
+        RESOURCE_EXHAUSTED (this agent has as many open jobs as it takes: later, again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,9 +116,42 @@ class JobsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadLog(self, request, context):
+        """What a job has written, from an offset. Of what is longer than 16 MiB the rest is dropped. Errors: NOT_FOUND,
+        OUT_OF_RANGE (an offset past what is written).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """Ask for its end. After OK: no new process of it starts, and one that runs is killed with its whole tree.
         Idempotent; a job that is final already is answered as it is. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Suspend(self, request, context):
+        """Stop its processes, or withhold its turn, until it is resumed; its slot goes to others, its memory stays. Where the
+        job is at another node, the wish is journalled and told there at the next contact. Idempotent; survives a restart.
+        Errors: NOT_FOUND, FAILED_PRECONDITION (final).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Let a suspended job go on. Idempotent. Errors: NOT_FOUND, FAILED_PRECONDITION (final).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Return(self, request, context):
+        """Take charge of a result on its way to the job's return_to. Before: its outputs are in this node's store. After OK:
+        it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
+        is not here), INVALID_ARGUMENT (not final), RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,10 +180,30 @@ def add_JobsServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.WatchJobRequest.FromString,
                     response_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
+            'ReadLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadLog,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReadLogRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.LogChunk.SerializeToString,
+            ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
                     request_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
                     response_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'Suspend': grpc.unary_unary_rpc_method_handler(
+                    servicer.Suspend,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.SuspendJobRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ResumeJobRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'Return': grpc.unary_unary_rpc_method_handler(
+                    servicer.Return,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReturnJobRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReturnJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -251,6 +325,33 @@ class Jobs:
             _registered_method=True)
 
     @staticmethod
+    def ReadLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/skyrack.v1.Jobs/ReadLog',
+            protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReadLogRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_jobs__pb2.LogChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Cancel(request,
             target,
             options=(),
@@ -267,6 +368,87 @@ class Jobs:
             '/skyrack.v1.Jobs/Cancel',
             protos_dot_skyrack_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
             protos_dot_skyrack_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Suspend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Jobs/Suspend',
+            protos_dot_skyrack_dot_v1_dot_jobs__pb2.SuspendJobRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Jobs/Resume',
+            protos_dot_skyrack_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Return(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Jobs/Return',
+            protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReturnJobRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReturnJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,8 +3,10 @@
 isort:skip_file
 Node: the emulator's hand on one node. Served on the control plane only."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -44,6 +46,10 @@ class NodeInfo(_message.Message):
     CPU_S_FIELD_NUMBER: _builtins.int
     STORE_BYTES_FIELD_NUMBER: _builtins.int
     OPEN_JOBS_FIELD_NUMBER: _builtins.int
+    STORE_QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    JURISDICTION_FIELD_NUMBER: _builtins.int
+    JOB_SLOTS_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: _builtins.str
     """"satellite", "gateway" or "terminal"."""
@@ -53,8 +59,15 @@ class NodeInfo(_message.Message):
     resident_bytes: _builtins.int
     cpu_s: _builtins.float
     store_bytes: _builtins.int
+    """Of objects."""
     open_jobs: _builtins.int
     """Jobs that are not final."""
+    store_quota_bytes: _builtins.int
+    jurisdiction: _builtins.str
+    job_slots: _builtins.int
+    """How many jobs it runs at a time."""
+    restarts: _builtins.int
+    """How often this node's agent was started again after an end that nobody asked for."""
     def __init__(
         self,
         *,
@@ -67,11 +80,345 @@ class NodeInfo(_message.Message):
         cpu_s: _builtins.float = ...,
         store_bytes: _builtins.int = ...,
         open_jobs: _builtins.int = ...,
+        store_quota_bytes: _builtins.int = ...,
+        jurisdiction: _builtins.str = ...,
+        job_slots: _builtins.int = ...,
+        restarts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "cpu_s", b"cpu_s", "name", b"name", "open_jobs", b"open_jobs", "resident_bytes", b"resident_bytes", "role", b"role", "store_bytes", b"store_bytes", "uptime_s", b"uptime_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "cpu_s", b"cpu_s", "job_slots", b"job_slots", "jurisdiction", b"jurisdiction", "name", b"name", "open_jobs", b"open_jobs", "resident_bytes", b"resident_bytes", "restarts", b"restarts", "role", b"role", "store_bytes", b"store_bytes", "store_quota_bytes", b"store_quota_bytes", "uptime_s", b"uptime_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeInfo: _TypeAlias = NodeInfo  # noqa: Y015
+
+@_typing.final
+class SigningRequestRequest(_message.Message):
+    """--- the node's certificate ---"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RENEW_FIELD_NUMBER: _builtins.int
+    renew: _builtins.bool
+    """A new key, which takes the place of the one in use when a certificate for it comes."""
+    def __init__(
+        self,
+        *,
+        renew: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["renew", b"renew"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SigningRequestRequest: _TypeAlias = SigningRequestRequest  # noqa: Y015
+
+@_typing.final
+class SigningRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_PEM_FIELD_NUMBER: _builtins.int
+    request_pem: _builtins.bytes
+    """PKCS #10, PEM."""
+    def __init__(
+        self,
+        *,
+        request_pem: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_pem", b"request_pem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SigningRequest: _TypeAlias = SigningRequest  # noqa: Y015
+
+@_typing.final
+class Certificate(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    AUTHORITY_PEM_FIELD_NUMBER: _builtins.int
+    certificate_pem: _builtins.bytes
+    """The node's, PEM."""
+    authority_pem: _builtins.bytes
+    """The run's authority, PEM."""
+    def __init__(
+        self,
+        *,
+        certificate_pem: _builtins.bytes = ...,
+        authority_pem: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority_pem", b"authority_pem", "certificate_pem", b"certificate_pem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Certificate: _TypeAlias = Certificate  # noqa: Y015
+
+@_typing.final
+class SetCertificateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetCertificateResponse: _TypeAlias = SetCertificateResponse  # noqa: Y015
+
+@_typing.final
+class NodeClock(_message.Message):
+    """--- what the node knows of the sky ---
+
+    The sky's clock: emu_ns at the machine's CLOCK_MONOTONIC at_mono_ns, and so many nanoseconds of the sky a nanosecond.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMU_NS_FIELD_NUMBER: _builtins.int
+    AT_MONO_NS_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    emu_ns: _builtins.int
+    at_mono_ns: _builtins.int
+    scale: _builtins.float
+    """0: it stands."""
+    def __init__(
+        self,
+        *,
+        emu_ns: _builtins.int = ...,
+        at_mono_ns: _builtins.int = ...,
+        scale: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_mono_ns", b"at_mono_ns", "emu_ns", b"emu_ns", "scale", b"scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeClock: _TypeAlias = NodeClock  # noqa: Y015
+
+@_typing.final
+class Contact(_message.Message):
+    """One of the node's own links, as foreseen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_FIELD_NUMBER: _builtins.int
+    START_EMU_NS_FIELD_NUMBER: _builtins.int
+    END_EMU_NS_FIELD_NUMBER: _builtins.int
+    DELAY_US_FIELD_NUMBER: _builtins.int
+    RATE_BPS_FIELD_NUMBER: _builtins.int
+    peer: _builtins.str
+    start_emu_ns: _builtins.int
+    end_emu_ns: _builtins.int
+    delay_us: _builtins.int
+    rate_bps: _builtins.int
+    def __init__(
+        self,
+        *,
+        peer: _builtins.str = ...,
+        start_emu_ns: _builtins.int = ...,
+        end_emu_ns: _builtins.int = ...,
+        delay_us: _builtins.int = ...,
+        rate_bps: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay_us", b"delay_us", "end_emu_ns", b"end_emu_ns", "peer", b"peer", "rate_bps", b"rate_bps", "start_emu_ns", b"start_emu_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Contact: _TypeAlias = Contact  # noqa: Y015
+
+@_typing.final
+class Forward(_message.Message):
+    """What is bound for a node: whom to hand it, and when. via_node is to_node itself where a path leads to it then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TO_NODE_FIELD_NUMBER: _builtins.int
+    VIA_NODE_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_EMU_NS_FIELD_NUMBER: _builtins.int
+    UNTIL_EMU_NS_FIELD_NUMBER: _builtins.int
+    to_node: _builtins.str
+    via_node: _builtins.str
+    not_before_emu_ns: _builtins.int
+    until_emu_ns: _builtins.int
+    def __init__(
+        self,
+        *,
+        to_node: _builtins.str = ...,
+        via_node: _builtins.str = ...,
+        not_before_emu_ns: _builtins.int = ...,
+        until_emu_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["not_before_emu_ns", b"not_before_emu_ns", "to_node", b"to_node", "until_emu_ns", b"until_emu_ns", "via_node", b"via_node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Forward: _TypeAlias = Forward  # noqa: Y015
+
+@_typing.final
+class Place(_message.Message):
+    """Where the node is at one time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_EMU_NS_FIELD_NUMBER: _builtins.int
+    R_ECEF_M_FIELD_NUMBER: _builtins.int
+    LATITUDE_DEG_FIELD_NUMBER: _builtins.int
+    LONGITUDE_DEG_FIELD_NUMBER: _builtins.int
+    ALTITUDE_M_FIELD_NUMBER: _builtins.int
+    ILLUMINATION_RATIO_FIELD_NUMBER: _builtins.int
+    at_emu_ns: _builtins.int
+    latitude_deg: _builtins.float
+    longitude_deg: _builtins.float
+    altitude_m: _builtins.float
+    illumination_ratio: _builtins.float
+    @_builtins.property
+    def r_ecef_m(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        at_emu_ns: _builtins.int = ...,
+        r_ecef_m: _abc.Iterable[_builtins.float] | None = ...,
+        latitude_deg: _builtins.float = ...,
+        longitude_deg: _builtins.float = ...,
+        altitude_m: _builtins.float = ...,
+        illumination_ratio: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["altitude_m", b"altitude_m", "at_emu_ns", b"at_emu_ns", "illumination_ratio", b"illumination_ratio", "latitude_deg", b"latitude_deg", "longitude_deg", b"longitude_deg", "r_ecef_m", b"r_ecef_m"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Place: _TypeAlias = Place  # noqa: Y015
+
+@_typing.final
+class Sky(_message.Message):
+    """All that the emulator tells a node of the sky. Each one takes the place of the one before, whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLOCK_FIELD_NUMBER: _builtins.int
+    CONTACTS_FIELD_NUMBER: _builtins.int
+    FORWARDS_FIELD_NUMBER: _builtins.int
+    PLACES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def clock(self) -> Global___NodeClock: ...
+    @_builtins.property
+    def contacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contact]: ...
+    @_builtins.property
+    def forwards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Forward]: ...
+    @_builtins.property
+    def places(self) -> _containers.RepeatedCompositeFieldContainer[Global___Place]: ...
+    def __init__(
+        self,
+        *,
+        clock: Global___NodeClock | None = ...,
+        contacts: _abc.Iterable[Global___Contact] | None = ...,
+        forwards: _abc.Iterable[Global___Forward] | None = ...,
+        places: _abc.Iterable[Global___Place] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "contacts", b"contacts", "forwards", b"forwards", "places", b"places"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sky: _TypeAlias = Sky  # noqa: Y015
+
+@_typing.final
+class SetSkyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSkyResponse: _TypeAlias = SetSkyResponse  # noqa: Y015
+
+@_typing.final
+class AuditRequest(_message.Message):
+    """--- audit ---"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    after: _builtins.int
+    """Only events after this number."""
+    follow: _builtins.bool
+    """Go on with new ones."""
+    def __init__(
+        self,
+        *,
+        after: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "follow", b"follow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditRequest: _TypeAlias = AuditRequest  # noqa: Y015
+
+@_typing.final
+class AuditEvent(_message.Message):
+    """Something that was denied, or that who answers for the data must know."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    AT_UNIX_NS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    WHO_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    OF_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    at_unix_ns: _builtins.int
+    kind: _builtins.str
+    """"denied", "damaged", "repaired", …"""
+    who: _builtins.str
+    """Who asked: a node's name, "emulator", or "unknown"."""
+    what: _builtins.str
+    """The call or the deed."""
+    of: _builtins.str
+    """The object or job."""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        at_unix_ns: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        who: _builtins.str = ...,
+        what: _builtins.str = ...,
+        of: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_ns", b"at_unix_ns", "kind", b"kind", "number", b"number", "of", b"of", "reason", b"reason", "what", b"what", "who", b"who"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEvent: _TypeAlias = AuditEvent  # noqa: Y015

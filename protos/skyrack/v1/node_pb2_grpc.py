@@ -39,6 +39,26 @@ class NodeStub:
                 request_serializer=protos_dot_skyrack_dot_v1_dot_node__pb2.GetNodeRequest.SerializeToString,
                 response_deserializer=protos_dot_skyrack_dot_v1_dot_node__pb2.NodeInfo.FromString,
                 _registered_method=True)
+        self.GetSigningRequest = channel.unary_unary(
+                '/skyrack.v1.Node/GetSigningRequest',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_node__pb2.SigningRequestRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_node__pb2.SigningRequest.FromString,
+                _registered_method=True)
+        self.SetCertificate = channel.unary_unary(
+                '/skyrack.v1.Node/SetCertificate',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_node__pb2.Certificate.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_node__pb2.SetCertificateResponse.FromString,
+                _registered_method=True)
+        self.SetSky = channel.unary_unary(
+                '/skyrack.v1.Node/SetSky',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_node__pb2.Sky.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_node__pb2.SetSkyResponse.FromString,
+                _registered_method=True)
+        self.Audit = channel.unary_stream(
+                '/skyrack.v1.Node/Audit',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_node__pb2.AuditRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_node__pb2.AuditEvent.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -51,6 +71,36 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSigningRequest(self, request, context):
+        """A request for a certificate of the node's key; the key itself never leaves the node. Idempotent unless a new key is
+        asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetCertificate(self, request, context):
+        """Use a certificate from now on: new connections have it, those that are open go on. After OK: it is on disk.
+        Errors: INVALID_ARGUMENT (it is not of the node's key, or of another node, or not of that authority).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSky(self, request, context):
+        """Take over what the emulator says of the sky. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Audit(self, request, context):
+        """What was denied, damaged or repaired here, oldest first; it is on disk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +108,26 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.GetInfo,
                     request_deserializer=protos_dot_skyrack_dot_v1_dot_node__pb2.GetNodeRequest.FromString,
                     response_serializer=protos_dot_skyrack_dot_v1_dot_node__pb2.NodeInfo.SerializeToString,
+            ),
+            'GetSigningRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSigningRequest,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_node__pb2.SigningRequestRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_node__pb2.SigningRequest.SerializeToString,
+            ),
+            'SetCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetCertificate,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_node__pb2.Certificate.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_node__pb2.SetCertificateResponse.SerializeToString,
+            ),
+            'SetSky': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSky,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_node__pb2.Sky.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_node__pb2.SetSkyResponse.SerializeToString,
+            ),
+            'Audit': grpc.unary_stream_rpc_method_handler(
+                    servicer.Audit,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_node__pb2.AuditRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_node__pb2.AuditEvent.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +157,114 @@ class Node:
             '/skyrack.v1.Node/GetInfo',
             protos_dot_skyrack_dot_v1_dot_node__pb2.GetNodeRequest.SerializeToString,
             protos_dot_skyrack_dot_v1_dot_node__pb2.NodeInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSigningRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Node/GetSigningRequest',
+            protos_dot_skyrack_dot_v1_dot_node__pb2.SigningRequestRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_node__pb2.SigningRequest.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Node/SetCertificate',
+            protos_dot_skyrack_dot_v1_dot_node__pb2.Certificate.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_node__pb2.SetCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSky(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Node/SetSky',
+            protos_dot_skyrack_dot_v1_dot_node__pb2.Sky.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_node__pb2.SetSkyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Audit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/skyrack.v1.Node/Audit',
+            protos_dot_skyrack_dot_v1_dot_node__pb2.AuditRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_node__pb2.AuditEvent.FromString,
             options,
             channel_credentials,
             insecure,

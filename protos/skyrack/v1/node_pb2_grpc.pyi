@@ -33,12 +33,36 @@ class NodeStub:
     def __new__(cls, channel: _aio.Channel) -> NodeAsyncStub: ...
     GetInfo: _grpc.UnaryUnaryMultiCallable[_node_pb2.GetNodeRequest, _node_pb2.NodeInfo]
     """Who and how this node is. Never fails while the agent lives."""
+    GetSigningRequest: _grpc.UnaryUnaryMultiCallable[_node_pb2.SigningRequestRequest, _node_pb2.SigningRequest]
+    """A request for a certificate of the node's key; the key itself never leaves the node. Idempotent unless a new key is
+    asked for.
+    """
+    SetCertificate: _grpc.UnaryUnaryMultiCallable[_node_pb2.Certificate, _node_pb2.SetCertificateResponse]
+    """Use a certificate from now on: new connections have it, those that are open go on. After OK: it is on disk.
+    Errors: INVALID_ARGUMENT (it is not of the node's key, or of another node, or not of that authority).
+    """
+    SetSky: _grpc.UnaryUnaryMultiCallable[_node_pb2.Sky, _node_pb2.SetSkyResponse]
+    """Take over what the emulator says of the sky. Idempotent."""
+    Audit: _grpc.UnaryStreamMultiCallable[_node_pb2.AuditRequest, _node_pb2.AuditEvent]
+    """What was denied, damaged or repaired here, oldest first; it is on disk."""
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetInfo: _aio.UnaryUnaryMultiCallable[_node_pb2.GetNodeRequest, _node_pb2.NodeInfo]  # type: ignore[assignment]
     """Who and how this node is. Never fails while the agent lives."""
+    GetSigningRequest: _aio.UnaryUnaryMultiCallable[_node_pb2.SigningRequestRequest, _node_pb2.SigningRequest]  # type: ignore[assignment]
+    """A request for a certificate of the node's key; the key itself never leaves the node. Idempotent unless a new key is
+    asked for.
+    """
+    SetCertificate: _aio.UnaryUnaryMultiCallable[_node_pb2.Certificate, _node_pb2.SetCertificateResponse]  # type: ignore[assignment]
+    """Use a certificate from now on: new connections have it, those that are open go on. After OK: it is on disk.
+    Errors: INVALID_ARGUMENT (it is not of the node's key, or of another node, or not of that authority).
+    """
+    SetSky: _aio.UnaryUnaryMultiCallable[_node_pb2.Sky, _node_pb2.SetSkyResponse]  # type: ignore[assignment]
+    """Take over what the emulator says of the sky. Idempotent."""
+    Audit: _aio.UnaryStreamMultiCallable[_node_pb2.AuditRequest, _node_pb2.AuditEvent]  # type: ignore[assignment]
+    """What was denied, damaged or repaired here, oldest first; it is on disk."""
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -48,5 +72,41 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.NodeInfo, _abc.Awaitable[_node_pb2.NodeInfo]]:
         """Who and how this node is. Never fails while the agent lives."""
+
+    @_abc_1.abstractmethod
+    def GetSigningRequest(
+        self,
+        request: _node_pb2.SigningRequestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.SigningRequest, _abc.Awaitable[_node_pb2.SigningRequest]]:
+        """A request for a certificate of the node's key; the key itself never leaves the node. Idempotent unless a new key is
+        asked for.
+        """
+
+    @_abc_1.abstractmethod
+    def SetCertificate(
+        self,
+        request: _node_pb2.Certificate,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.SetCertificateResponse, _abc.Awaitable[_node_pb2.SetCertificateResponse]]:
+        """Use a certificate from now on: new connections have it, those that are open go on. After OK: it is on disk.
+        Errors: INVALID_ARGUMENT (it is not of the node's key, or of another node, or not of that authority).
+        """
+
+    @_abc_1.abstractmethod
+    def SetSky(
+        self,
+        request: _node_pb2.Sky,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.SetSkyResponse, _abc.Awaitable[_node_pb2.SetSkyResponse]]:
+        """Take over what the emulator says of the sky. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def Audit(
+        self,
+        request: _node_pb2.AuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.AuditEvent], _abc.AsyncIterator[_node_pb2.AuditEvent]]:
+        """What was denied, damaged or repaired here, oldest first; it is on disk."""
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

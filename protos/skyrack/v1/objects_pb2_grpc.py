@@ -49,6 +49,26 @@ class ObjectsStub:
                 request_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.GetRequest.SerializeToString,
                 response_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.GetResponse.FromString,
                 _registered_method=True)
+        self.List = channel.unary_stream(
+                '/skyrack.v1.Objects/List',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ListObjectsRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ObjectInfo.FromString,
+                _registered_method=True)
+        self.SetTerms = channel.unary_unary(
+                '/skyrack.v1.Objects/SetTerms',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.SetTermsRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ObjectInfo.FromString,
+                _registered_method=True)
+        self.Delete = channel.unary_unary(
+                '/skyrack.v1.Objects/Delete',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.DeleteObjectRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.DeleteObjectResponse.FromString,
+                _registered_method=True)
+        self.Scrub = channel.unary_unary(
+                '/skyrack.v1.Objects/Scrub',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ScrubRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ScrubReport.FromString,
+                _registered_method=True)
 
 
 class ObjectsServicer:
@@ -64,19 +84,56 @@ class ObjectsServicer:
 
     def Put(self, request_iterator, context):
         """Store an object. Before: the caller knows its hash and size. After OK: the object is whole, checked against its
-        hash, and on disk. After a break: what arrived stays, and Stat tells how far; a later put continues there.
-        Idempotent: putting what is here already answers OK at once. Errors: INVALID_ARGUMENT (malformed name, chunk past
-        the size), OUT_OF_RANGE (offset past what is committed), DATA_LOSS (the bytes do not hash to the name; they are
-        dropped), RESOURCE_EXHAUSTED (the store is full; told before bytes are sent). When the header is accepted and bytes
-        are wanted, the initial metadata of the answer comes at once, with the key "skyrack-put-accepted"; a client that
-        waits for it wastes no bytes on a put that is refused, or not needed.
+        hash, and on disk, with its terms. After a break: what arrived stays, and Stat tells how far; a later put continues
+        there. Idempotent: putting what is here already answers OK at once. Errors: INVALID_ARGUMENT (malformed name, chunk
+        past the size, an empty chunk, one of more than 1 MiB, a jurisdiction that is no code), OUT_OF_RANGE (offset past
+        what is committed), DATA_LOSS (a chunk that does not match its checksum, which is not kept; or all the bytes do not
+        hash to the name, and are dropped), PERMISSION_DENIED (this node lies outside the terms' jurisdictions),
+        ALREADY_EXISTS (it is here under terms of other jurisdictions), RESOURCE_EXHAUSTED (the store is full; told before
+        bytes are sent). When the header is accepted and bytes are wanted, the initial metadata of the answer comes at once,
+        with the key "skyrack-put-accepted"; a client that waits for it wastes no bytes on a put that is refused, or not
+        needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """Read an object from an offset. Errors: NOT_FOUND (not here, or not whole), OUT_OF_RANGE, INVALID_ARGUMENT.
+        """Read an object, or a range of it. Errors: NOT_FOUND (not here, or not whole), OUT_OF_RANGE, INVALID_ARGUMENT,
+        PERMISSION_DENIED (the asker's node lies outside the object's jurisdictions), DATA_LOSS (its bytes on disk are
+        damaged).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def List(self, request, context):
+        """Every whole object of this node, and every one that is on its way in, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetTerms(self, request, context):
+        """Change who shall hold it and whether it is pinned. Idempotent. Errors: NOT_FOUND, INVALID_ARGUMENT,
+        FAILED_PRECONDITION (jurisdictions and transit are for good: they must be those it has).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Delete(self, request, context):
+        """Remove an object, or what has arrived of one. After OK: it is gone from this node's disk. Idempotent. Errors:
+        INVALID_ARGUMENT, FAILED_PRECONDITION (pinned, on its way in now, or an open job of this node needs it).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Scrub(self, request, context):
+        """Read objects and hold them against their names; a damaged one is set aside, and fetched again from another holder
+        over the network, which may take until the next contact: the report says what came of it so far. Errors: NOT_FOUND
+        for one that is named and not here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,6 +156,26 @@ def add_ObjectsServicer_to_server(servicer, server):
                     servicer.Get,
                     request_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.GetRequest.FromString,
                     response_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.GetResponse.SerializeToString,
+            ),
+            'List': grpc.unary_stream_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ListObjectsRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ObjectInfo.SerializeToString,
+            ),
+            'SetTerms': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTerms,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.SetTermsRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ObjectInfo.SerializeToString,
+            ),
+            'Delete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Delete,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.DeleteObjectRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.DeleteObjectResponse.SerializeToString,
+            ),
+            'Scrub': grpc.unary_unary_rpc_method_handler(
+                    servicer.Scrub,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ScrubRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.ScrubReport.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -182,6 +259,114 @@ class Objects:
             '/skyrack.v1.Objects/Get',
             protos_dot_skyrack_dot_v1_dot_objects__pb2.GetRequest.SerializeToString,
             protos_dot_skyrack_dot_v1_dot_objects__pb2.GetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/skyrack.v1.Objects/List',
+            protos_dot_skyrack_dot_v1_dot_objects__pb2.ListObjectsRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_objects__pb2.ObjectInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTerms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Objects/SetTerms',
+            protos_dot_skyrack_dot_v1_dot_objects__pb2.SetTermsRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_objects__pb2.ObjectInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Delete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Objects/Delete',
+            protos_dot_skyrack_dot_v1_dot_objects__pb2.DeleteObjectRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_objects__pb2.DeleteObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Scrub(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Objects/Scrub',
+            protos_dot_skyrack_dot_v1_dot_objects__pb2.ScrubRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_objects__pb2.ScrubReport.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,52 @@
+"""What the node knows of the sky: its clock, its contacts to come, whom to hand over what, where it is.
+
+The emulator tells all of it at once; nothing here asks the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from protos.skyrack.v1 import node_pb2
+
+_S = 1_000_000_000
+
+
+class Sky:
+    """The newest that was told. Of one event loop."""
+
+    def __init__(self) -> None:
+        self.told = node_pb2.Sky()
+        self._changed = asyncio.Event()
+
+    def tell(self, told: node_pb2.Sky) -> None:
+        """Know this from now on, and nothing older."""
+        self.told = told
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    @property
+    def now_emu_ns(self) -> int | None:
+        """Nanoseconds since the scenario's epoch, in its own time; None before anybody has told the time."""
+        if not self.told.HasField("clock"):
+            return None
+        clock = self.told.clock
+        return clock.emu_ns + round((time.monotonic_ns() - clock.at_mono_ns) * clock.scale)
+
+    async def changed(self) -> None:
+        """Wait until something else is told."""
+        await self._changed.wait()
+
+    async def until(self, emu_ns: int) -> None:
+        """Wait for a moment of the sky, however its clock is turned meanwhile."""
+        while True:
+            changed, now_emu_ns = self._changed, self.now_emu_ns
+            if now_emu_ns is not None and now_emu_ns >= emu_ns:
+                return
+            stands = now_emu_ns is None or not self.told.clock.scale
+            left_s = None if now_emu_ns is None or stands else (emu_ns - now_emu_ns) / self.told.clock.scale / _S
+            try:
+                await asyncio.wait_for(changed.wait(), left_s)
+            except TimeoutError:
+                continue
