@@ -64,6 +64,14 @@ class Engine:
         """How many jobs are not final."""
         return sum(not record.is_final for record in self._ledger.records())
 
+    def in_use(self, name: str) -> str | None:
+        """The open job that needs an object, if one does."""
+        for record in self._ledger.records():
+            spec = record.job.spec
+            if not record.is_final and name in (spec.script_object, *(each.object for each in spec.inputs)):
+                return f"job {spec.id} is open"
+        return None
+
     async def recover(self) -> None:
         """Go on where the last agent over this store ended. Before: no call is served yet."""
         self._scratch_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

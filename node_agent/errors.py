@@ -3,7 +3,8 @@
 Refusal
 ├── InvalidArgument     what was asked is malformed
 ├── NotFound            no such job, or no such object here
-├── AlreadyExists       the job's id is taken by another spec
+├── AlreadyExists       the job's id is taken by another spec, or the object is here under other terms
+├── PermissionDenied    who asks may not, or this node lies where the terms do not let it
 ├── FailedPrecondition  this agent cannot do that, or something it needs is not here
 ├── OutOfRange          an offset past what is committed
 ├── DataLoss            the bytes do not hash to their name
@@ -26,7 +27,11 @@ class NotFound(Refusal):
 
 
 class AlreadyExists(Refusal):
-    """The job's id is taken by another spec."""
+    """The job's id is taken by another spec, or the object is here under other terms."""
+
+
+class PermissionDenied(Refusal):
+    """Who asks may not, or this node lies where the terms do not let it."""
 
 
 class FailedPrecondition(Refusal):

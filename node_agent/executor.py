@@ -15,8 +15,8 @@ from pathlib import Path
 
 from node_agent import launch, proctree
 from node_agent.blocking import to_its_end
-from node_agent.errors import FailedPrecondition, NotFound
-from node_agent.store import CHUNK_BYTES, ObjectStore
+from node_agent.errors import DataLoss, FailedPrecondition, NotFound
+from node_agent.store import ObjectStore
 from protos.skyrack.v1 import jobs_pb2
 
 TAIL_BYTES = 64 * 1024
@@ -153,20 +153,14 @@ def _lay_out(spec: jobs_pb2.JobSpec, scratch: Scratch, store: ObjectStore) -> tu
     inputs = [folder / f"input-{number}" for number in range(len(spec.inputs))]
     try:
         for each, path in zip(spec.inputs, inputs, strict=True):
-            _copy_out(store, each.object, path)
+            store.copy_out(each.object, path)
         if spec.WhichOneof("program") == "command":
             return [*spec.command.argv, *spec.arguments], inputs
         script = folder / "script.py"
-        _copy_out(store, spec.script_object, script)
-    except NotFound as gone:
+        store.copy_out(spec.script_object, script)
+    except (NotFound, DataLoss) as gone:
         raise FailedPrecondition(str(gone)) from gone
     return [sys.executable, str(script), *spec.arguments], inputs
-
-
-def _copy_out(store: ObjectStore, name: str, path: Path) -> None:
-    with store.reading(name) as fd, path.open("wb", buffering=0) as target:
-        while os.sendfile(target.fileno(), fd, None, CHUNK_BYTES * 16):
-            continue
 
 
 def _environment(spec: jobs_pb2.JobSpec, scratch: Scratch, inputs: list[Path], node: str) -> dict[str, str]:

@@ -19,8 +19,8 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from node_agent.errors import NotFound
+from node_agent.shelf import sync_folder
 from node_agent.states import FINAL, State, advanced, label, noted
-from node_agent.store import sync_folder
 from protos.skyrack.v1 import jobs_pb2
 
 _log = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ import fcntl
 import ipaddress
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,16 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node_agent.engine import Engine
+from node_agent.journal import Journal, JournalError
 from node_agent.ledger import Ledger
 from node_agent.peer import Resolver
+from node_agent.scrub import EVERY_S, LoggedAudit, Scrubber, from_holders
+from node_agent.sealing import Keys
 from node_agent.server import PlaneError, Planes
 from node_agent.services import Identity
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
+from node_agent.transfer import ChecksumError, check_checksums
 from node_agent.wire import DATA_PORT
 
 _log = logging.getLogger(__name__)
 
+JOURNAL = "journal.db"
+IDENTITY = "identity"
 _DEFAULT_STORE_BYTES = 2 * 1024**3
 
 
@@ -37,6 +44,9 @@ class Options:
     control_socket: Path
     store_dir: Path
     store_bytes: int
+    encrypt_at_rest: bool
+    scrub_every_s: float
+    jurisdiction: str
     job_slots: int
     peers: dict[str, str]
 
@@ -51,6 +61,9 @@ def parse_options(argv: Sequence[str]) -> Options:
     parser.add_argument("--control-socket", required=True, type=Path, help="Unix socket of the control plane")
     parser.add_argument("--store", required=True, type=Path, help="folder for objects, journal and scratch")
     parser.add_argument("--store-bytes", type=int, default=_DEFAULT_STORE_BYTES, help="quota for objects")
+    parser.add_argument("--encrypt-at-rest", action="store_true", help="encrypt new objects on the node's disk")
+    parser.add_argument("--scrub-every-s", type=float, default=EVERY_S, help="how often objects are looked through")
+    parser.add_argument("--jurisdiction", default="", type=_country, help="where the node lies, as ISO 3166-1 alpha-2")
     parser.add_argument("--job-slots", type=int, default=1, help="how many jobs run at a time")
     parser.add_argument(
         "--peer",
@@ -67,6 +80,9 @@ def parse_options(argv: Sequence[str]) -> Options:
         control_socket=known.control_socket,
         store_dir=known.store.resolve(),
         store_bytes=known.store_bytes,
+        encrypt_at_rest=known.encrypt_at_rest,
+        scrub_every_s=known.scrub_every_s,
+        jurisdiction=known.jurisdiction,
         job_slots=known.job_slots,
         peers=dict(known.peer),
     )
@@ -77,19 +93,32 @@ async def serve(options: Options) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    store = ObjectStore(options.store_dir / "objects", options.store_bytes)
+    journal = Journal(options.store_dir / JOURNAL)
+    store = ObjectStore(
+        options.store_dir / "objects",
+        options.store_bytes,
+        journal,
+        jurisdiction=lambda: options.jurisdiction,
+        keys=Keys(options.store_dir / IDENTITY / "keys"),
+        encrypt=options.encrypt_at_rest,
+    )
     ledger = Ledger(options.store_dir / "jobs")
     resolver = Resolver(options.peers, options.port)
     name, role = options.identity.name, options.identity.role
     sky = Sky()
     engine = Engine(name, role, store, ledger, resolver, options.store_dir / "scratch", options.job_slots, sky)
-    planes = Planes(options.identity, store, engine, sky)
+    store.in_use = engine.in_use
+    scrubber = Scrubber(name, store, LoggedAudit(), from_holders(store, resolver))
+    planes = Planes(options.identity, store, scrubber, engine, sky)
     if os.getpid() == 1:
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, engine.orphans.reap)
+    await store.recover()
     await engine.recover()
+    await store.collect()
     await planes.open_control(options.control_socket)
     opening = asyncio.create_task(planes.open_data(options.port))
     stopping = asyncio.create_task(stop.wait())
+    scrubbing = asyncio.create_task(scrubber.run(options.scrub_every_s))
     try:
         await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
@@ -97,8 +126,11 @@ async def serve(options: Options) -> None:
             await stopping
     finally:
         opening.cancel()
+        scrubbing.cancel()
         await engine.stop()
         await planes.close()
+        await scrubber.close()
+        journal.close()
 
 
 def main() -> int:
@@ -111,10 +143,11 @@ def live(options: Options) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a peer that vanishes is news to the job alone
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
     try:
+        check_checksums()
         lock = _lock(options.store_dir)
         asyncio.run(serve(options))
         os.close(lock)
-    except (PlaneError, OSError) as error:
+    except (PlaneError, JournalError, ChecksumError, OSError) as error:
         sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
         return 1
     return 0
@@ -122,8 +155,10 @@ def live(options: Options) -> int:
 
 def rehearse(folder: Path) -> None:
     """Do in an empty folder what every agent does first, so that those forked from here share the memory it takes."""
-    ObjectStore(folder / "objects", _DEFAULT_STORE_BYTES)
+    journal = Journal(folder / JOURNAL)
+    ObjectStore(folder / "objects", _DEFAULT_STORE_BYTES, journal)
     Ledger(folder / "jobs")
+    journal.close()
     asyncio.run(asyncio.sleep(0))
 
 
@@ -140,6 +175,12 @@ def _lock(store_dir: Path) -> int:
 
 def _ipv4(text: str) -> str:
     return str(ipaddress.IPv4Address(text))
+
+
+def _country(text: str) -> str:
+    if not re.fullmatch("([A-Z]{2})?", text):
+        raise ValueError(text)
+    return text
 
 
 def _peer(text: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,9 @@ from grpc_reflection.v1alpha import reflection
 
 from node_agent import wire
 from node_agent.engine import Engine
-from node_agent.services import Identity, Jobs, Node, Objects
+from node_agent.object_service import Objects
+from node_agent.scrub import Scrubber
+from node_agent.services import Identity, Jobs, Node
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
 from protos.skyrack.v1 import jobs_pb2_grpc, node_pb2_grpc, objects_pb2_grpc
@@ -45,9 +48,10 @@ class PlaneError(Exception):
 class Planes:
     """Both planes of one agent, from open to close."""
 
-    def __init__(self, identity: Identity, store: ObjectStore, engine: Engine, sky: Sky) -> None:
+    def __init__(self, identity: Identity, store: ObjectStore, scrubber: Scrubber, engine: Engine, sky: Sky) -> None:
         self._identity = identity
         self._store = store
+        self._scrubber = scrubber
         self._engine = engine
         self._sky = sky
         self._health = health.aio.HealthServicer()
@@ -64,7 +68,7 @@ class Planes:
         server = self._new_server()
         node_pb2_grpc.add_NodeServicer_to_server(Node(self._identity, self._store, self._engine, self._sky), server)
         if self._identity.role == "gateway":
-            self._add_work(server)
+            self._add_work(server, lambda: self._store.jurisdiction)
         mask = os.umask(0o177)
         try:
             server.add_insecure_port(f"unix:{path}")
@@ -80,7 +84,7 @@ class Planes:
         address = self._identity.address
         await _wait_for_address(address)
         server = self._new_server()
-        self._add_work(server)
+        self._add_work(server, lambda: "")
         reflection.enable_server_reflection([JOBS, OBJECTS, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
         try:
             server.add_insecure_port(f"{address}:{port}")
@@ -102,8 +106,9 @@ class Planes:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         return server
 
-    def _add_work(self, server: grpc.aio.Server) -> None:
-        objects_pb2_grpc.add_ObjectsServicer_to_server(Objects(self._store), server)
+    def _add_work(self, server: grpc.aio.Server, asker_lies_in: Callable[[], str]) -> None:
+        objects = Objects(self._store, self._scrubber, asker_lies_in)
+        objects_pb2_grpc.add_ObjectsServicer_to_server(objects, server)
         jobs_pb2_grpc.add_JobsServicer_to_server(Jobs(self._engine), server)
 
 

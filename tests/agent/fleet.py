@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+import google_crc32c
 import grpc
 
 from controller.agents import AgentClient
@@ -189,7 +190,8 @@ async def put_requests(
     header = objects_pb2.PutRequest.Header(object=name, size_bytes=size_bytes, offset_bytes=offset_bytes)
     yield objects_pb2.PutRequest(header=header)
     for start in range(offset_bytes, len(content), chunk_bytes):
-        yield objects_pb2.PutRequest(chunk=content[start : start + chunk_bytes])
+        chunk = content[start : start + chunk_bytes]
+        yield objects_pb2.PutRequest(chunk=chunk, crc32c=google_crc32c.value(chunk))
 
 
 def object_name(content: bytes) -> str:
