@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from node_agent.errors import DataLoss
-from node_agent.stored_file import write_at
+from node_agent.stored_file import Stream, write_at
 
 SEGMENT_BYTES: Final = 64 * 1024
 NO_JURISDICTION: Final = "none"
@@ -93,6 +93,7 @@ class SealedFile:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         self._fd = fd
+        self._stream = Stream(fd)
         self._name = name
         self._size_bytes = size_bytes
         self._open_segment = bytearray()  # the last one, as long as more may come into it
@@ -111,6 +112,7 @@ class SealedFile:
             return b""
         first, last = offset_bytes // SEGMENT_BYTES, (offset_bytes + length_bytes - 1) // SEGMENT_BYTES
         found = b"".join([self._segment(number) for number in range(first, last + 1)])
+        self._stream.passed(_place_bytes(first))
         start_bytes = offset_bytes - first * SEGMENT_BYTES
         return found[start_bytes : start_bytes + length_bytes]
 
@@ -141,6 +143,7 @@ class SealedFile:
                 self._segments += 1
         try:
             write_at(self._fd, records, _place_bytes(before[1]))
+            self._stream.passed(_place_bytes(self._segments))
         except OSError:
             self._open_segment[:], self._segments = before
             raise
@@ -154,7 +157,7 @@ class SealedFile:
 
     def forget(self) -> None:
         """Have the machine read from the disk."""
-        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        self._stream.forget()
 
     def _segment(self, number: int) -> bytes:
         length_bytes = min(SEGMENT_BYTES, self._size_bytes - number * SEGMENT_BYTES)

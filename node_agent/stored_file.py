@@ -13,6 +13,8 @@ from node_agent.errors import DataLoss, Exhausted
 READ_BYTES = 1024 * 1024
 """What is read at a time where nobody waits for the first byte."""
 
+_STEP_BYTES = 8 * 1024 * 1024
+
 
 class StoredFile(Protocol):
     """An open file with an object in it, or with the first bytes of one."""
@@ -38,12 +40,35 @@ class StoredFile(Protocol):
         ...
 
 
+class Stream:
+    """Keeps a large object that passes through a file from filling the machine's memory.
+
+    What Linux is told not to keep, it begins to write, so that the sync at the end has little left to wait for; what it
+    has written, or was read, makes place for what comes next. New memory would cost more than the copying into it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._told_bytes = 0
+
+    def passed(self, offset_bytes: int) -> None:
+        """All before that offset has been written, or read."""
+        if abs(offset_bytes - self._told_bytes) >= _STEP_BYTES:
+            self._told_bytes = offset_bytes
+            os.posix_fadvise(self._fd, 0, offset_bytes, os.POSIX_FADV_DONTNEED)
+
+    def forget(self) -> None:
+        """Have the machine read from the disk, what it still has of the file in memory notwithstanding."""
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 class PlainFile:
     """The bytes as they are."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._end_bytes = 0
+        self._stream = Stream(fd)
 
     def read(self, offset_bytes: int, length_bytes: int) -> bytes:
         """So many bytes from there. Raises DataLoss."""
@@ -53,17 +78,20 @@ class PlainFile:
             if not more:
                 raise DataLoss(f"the file ends {length_bytes - len(found)} bytes too early")
             found += more
+        self._stream.passed(offset_bytes)
         return found
 
     def kept(self) -> Iterator[bytes]:
         """What a transfer that broke has left, from the start."""
         while piece := os.pread(self._fd, READ_BYTES, self._end_bytes):
+            self._stream.passed(self._end_bytes)
             self._end_bytes += len(piece)
             yield piece
 
     def append(self, chunks: Sequence[bytes]) -> None:
         """Go on with these. Raises OSError."""
         self._end_bytes += write_at(self._fd, chunks, self._end_bytes)
+        self._stream.passed(self._end_bytes)
 
     def settle(self) -> None:
         """Cut off what a write that failed has left."""
@@ -71,7 +99,7 @@ class PlainFile:
 
     def forget(self) -> None:
         """Have the machine read from the disk."""
-        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        self._stream.forget()
 
 
 def write_at(fd: int, pieces: Sequence[bytes], offset_bytes: int) -> int:
