@@ -243,7 +243,19 @@ class Holdings:
                     f"no room for {name}: it needs {file_bytes - self._room.held_bytes(name)} bytes more, and "
                     f"{self.used_bytes} of {self._room.quota_bytes} bytes are taken; {lacking_bytes} are lacking"
                 )
+        self._check_disk(name, file_bytes)
         self._room.hold(name, file_bytes)
+
+    def _check_disk(self, name: str, file_bytes: int) -> None:
+        """Raises Exhausted where the disk is smaller than the quota, less what is promised to others."""
+        free_bytes = self._shelf.free_bytes()
+        promised_bytes = sum(part.size_bytes - part.committed_bytes for part in self._partials.values())
+        more_bytes = file_bytes - self._room.held_bytes(name)
+        if more_bytes > max(free_bytes - promised_bytes, 0):
+            raise Exhausted(
+                f"no room for {name}: it needs {more_bytes} bytes more, and the node's disk has {free_bytes} free, of "
+                f"which {promised_bytes} are promised"
+            )
 
     def _stalest(self, but: str) -> str | None:
         """The part of an object that has waited longest for a sender, and too long."""

@@ -52,6 +52,11 @@ class Shelf:
                 match = _FILE.fullmatch(path.name)
                 yield Found(path, match[1] if match else "", bool(match and match[2]), path.stat().st_size)
 
+    def free_bytes(self) -> int:
+        """What the disk has left for this user."""
+        disk = os.statvfs(self._folder)
+        return disk.f_bavail * disk.f_frsize
+
     def oldest_aside(self) -> Path | None:
         """The damaged file that has lain there longest."""
         return min(self.damaged.iterdir(), key=modified_unix_s, default=None)
