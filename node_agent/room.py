@@ -23,12 +23,6 @@ class Room:
         else:
             self._held_bytes.pop(name, None)
 
-    def move(self, name: str, to: str) -> None:
-        """Hold under another name what is held under this one."""
-        size_bytes = self.held_bytes(name)
-        self.hold(name, 0)
-        self.hold(to, size_bytes)
-
     def lacking_bytes(self, name: str, size_bytes: int) -> int:
         """How many bytes are too many, if so many were held under a name; 0 or less: there is room."""
         return self.taken_bytes - self.held_bytes(name) + size_bytes - self.quota_bytes

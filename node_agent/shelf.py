@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -81,10 +82,13 @@ class Shelf:
         self.part(digest).unlink(missing_ok=True)
         _move(path, self.whole(digest))
 
-    def set_aside(self, digest: str) -> None:
-        """Take a damaged object away from where it is read."""
-        _move(self.whole(digest), self.aside(digest))
-        sync_folder(self._folder)
+    def set_aside(self, digest: str) -> int:
+        """Take a damaged object away from where it is read. How many bytes there were; none if its file has gone."""
+        aside = self.aside(digest)
+        with suppress(FileNotFoundError):
+            _move(self.whole(digest), aside)
+            sync_folder(self._folder)
+        return aside.stat().st_size if aside.exists() else 0
 
     def remove(self, *paths: Path) -> None:
         """Have files no longer."""

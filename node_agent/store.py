@@ -187,8 +187,9 @@ class ObjectStore(Holdings):
             row = self._catalog.find(name)
             if row is not None and name in self._whole:
                 self._whole.discard(name)
-                await to_its_end(self._shelf.set_aside, digest_of(name))
-                self._room.move(name, digest_of(name))
+                aside_bytes = await to_its_end(self._shelf.set_aside, digest_of(name))
+                self._room.hold(name, 0)
+                self._room.hold(digest_of(name), aside_bytes)
                 await self._catalog.keep(replace(row, damaged=True))
 
     async def _key_for_new(self) -> str:
