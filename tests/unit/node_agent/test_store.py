@@ -110,7 +110,11 @@ class StoreMachine(RuleBasedStateMachine):
         return sorted(self.senders)[pick % len(self.senders)]
 
     @precondition(lambda self: self.senders)
-    @rule(pick=st.integers(0, 99), chunk_bytes=st.integers(1, 400_000), wrong=st.integers(0, 9))
+    @rule(
+        pick=st.integers(0, 99),
+        chunk_bytes=st.sampled_from([1, 1000, 65_536, 100_000, 400_000]),
+        wrong=st.integers(0, 9),
+    )
     def send(self, pick: int, chunk_bytes: int, wrong: int) -> None:
         """Some of it arrives, now and then a byte wrong."""
         which = self.one_of_senders(pick)
