@@ -118,6 +118,11 @@ class AgentClient:
         with self._meaning():
             return await self._node.GetInfo(node_pb2.GetNodeRequest(), timeout=_CALL_DEADLINE_S)
 
+    async def set_sky(self, sky: node_pb2.Sky) -> None:
+        """Tell the node what it may know of the sky, all of it."""
+        with self._meaning():
+            await self._node.SetSky(sky, timeout=_CALL_DEADLINE_S)
+
     async def put_bytes(self, content: bytes) -> objects_pb2.ObjectInfo:
         """Store an object at a gateway."""
         digest = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from node_agent.blocking import to_its_end
+from node_agent.contact import Contacts
 from node_agent.courier import Courier
 from node_agent.errors import FailedPrecondition, InvalidArgument, Refusal
 from node_agent.executor import Scratch, collect_outputs, execute
@@ -54,7 +55,8 @@ class Engine:
         self._resolver = resolver
         self._scratch_dir = scratch_dir
         self._sky = sky
-        self._courier = Courier(node, store, ledger, resolver)
+        self._contacts = Contacts(resolver)
+        self._courier = Courier(node, store, ledger, self._contacts, sky)
         self._slots = asyncio.Semaphore(slots)
         self.orphans = Orphans()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -81,7 +83,7 @@ class Engine:
 
     async def submit(self, spec: jobs_pb2.JobSpec) -> jobs_pb2.Job:
         """Take charge of a job, as the wire's contract says. Raises Refusal."""
-        check_spec(spec, self._node, self._role)
+        check_spec(spec)
         if known := self._ledger.find(spec.id):
             check_same(known.job, spec)
             return await self._ledger.settled(spec.id)
@@ -90,7 +92,7 @@ class Engine:
                 raise FailedPrecondition(f"job {spec.id}: {name} is not (or not wholly) in the store of {self._node}")
         for node in {spec.on_node, *(each.at_node for each in spec.inputs)} - {"", self._node}:
             try:
-                await self._resolver.target(node)
+                await self._resolver.address(node)
             except Break as unknown:
                 raise InvalidArgument(f"job {spec.id}: {unknown}") from None
         if known := self._ledger.find(spec.id):  # while names were looked up
@@ -134,6 +136,7 @@ class Engine:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_STOP_DEADLINE_S)
+        await self._contacts.close()
         await self._ledger.close()
 
     def _start(self, job_id: str) -> None:
@@ -152,7 +155,7 @@ class Engine:
         record = self._ledger.record(job_id)
         try:
             if record.cancel_requested:
-                how = await self._courier.cancel(job_id) if record.handed_over else "on request"
+                how = await self._courier.cancel(job_id) if record.job.custodian else "on request"
                 await self._ledger.advance(job_id, JOB_STATE_CANCELLED, f"cancelled {how}")
             elif runs_here(record.job.spec, self._node):
                 await self._courier.gather(job_id)

@@ -36,7 +36,6 @@ class Record:
 
     job: jobs_pb2.Job
     cancel_requested: bool = False
-    handed_over: bool = False  # the node may have accepted it: a cancel must be told there
     told: jobs_pb2.Job = field(default_factory=jobs_pb2.Job)  # as on disk, or with progress since: what others see
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -135,12 +134,18 @@ class Ledger:
         record.job = noted(record.job, "its end was asked for")
         await self._commit(record)
 
-    async def hand_over(self, job_id: str) -> None:
-        """Remember that from now on its node may know the job. After: on disk."""
+    async def hand_over(self, job_id: str, node: str) -> None:
+        """Remember that from now on this node may have charge of the job. After: on disk."""
         record = self.record(job_id)
-        if not record.handed_over:
-            record.handed_over = True
+        if record.job.custodian != node:
+            record.job.custodian = node
             await self._commit(record)
+
+    async def take_back(self, job_id: str) -> None:
+        """Have charge of a job again that was handed over. After: on disk."""
+        record = self.record(job_id)
+        record.job.custodian = ""
+        await self._commit(record)
 
     async def watch(self, job_id: str, after_revision: int) -> AsyncIterator[jobs_pb2.Job]:
         """The job now and at every change, until it is final; only revisions after the one given. Raises NotFound."""
@@ -191,7 +196,6 @@ def _to_json(record: Record) -> str:
     return json.dumps(
         {
             "cancel_requested": record.cancel_requested,
-            "handed_over": record.handed_over,
             "job": json_format.MessageToDict(record.job, preserving_proto_field_name=True),
         }
     )
@@ -200,7 +204,7 @@ def _to_json(record: Record) -> str:
 def _from_json(text: str) -> Record:
     entry = json.loads(text)
     job = json_format.ParseDict(entry["job"], jobs_pb2.Job())
-    return Record(job, entry["cancel_requested"], entry["handed_over"])
+    return Record(job, entry["cancel_requested"])
 
 
 def _replace_synced(path: Path, text: str) -> None:

@@ -81,7 +81,7 @@ async def serve(options: Options) -> None:
     ledger = Ledger(options.store_dir / "jobs")
     resolver = Resolver(options.peers, options.port)
     name, role = options.identity.name, options.identity.role
-    sky = Sky()
+    sky = Sky(options.store_dir / "sky")
     engine = Engine(name, role, store, ledger, resolver, options.store_dir / "scratch", options.job_slots, sky)
     planes = Planes(options.identity, store, engine, sky)
     if os.getpid() == 1:

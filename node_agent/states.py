@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, TypeAlias
 
-from node_agent.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from node_agent.errors import AlreadyExists, InvalidArgument
 from node_agent.store import digest_of
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
@@ -76,11 +76,12 @@ def noted(job: jobs_pb2.Job, reason: str) -> jobs_pb2.Job:
 
 def accepted(spec: jobs_pb2.JobSpec, node: str, at_unix_ns: int) -> jobs_pb2.Job:
     """A new job, as the agent of `node` takes charge of it."""
-    if runs_here(spec, node) and not away_inputs(spec, node):
-        state, reason = JOB_STATE_QUEUED, "waiting for its turn"
+    if not runs_here(spec, node):
+        state, reason = JOB_STATE_WAITING_CONTACT, f"calling {spec.on_node}"
+    elif away := away_inputs(spec, node):
+        state, reason = JOB_STATE_WAITING_CONTACT, f"calling {away[0].at_node}"
     else:
-        first = away_inputs(spec, node)[0].at_node if away_inputs(spec, node) else spec.on_node
-        state, reason = JOB_STATE_WAITING_CONTACT, f"calling {first}"
+        state, reason = JOB_STATE_QUEUED, "waiting for its turn"
     job = jobs_pb2.Job(spec=spec, state=state, reason=reason, attempt=1, revision=1)
     job.history.add(state=state, reason=reason, at_unix_ns=at_unix_ns)
     return job
@@ -101,18 +102,23 @@ def runs_here(spec: jobs_pb2.JobSpec, node: str) -> bool:
 
 
 def away_inputs(spec: jobs_pb2.JobSpec, node: str) -> list[jobs_pb2.JobInput]:
-    """The inputs that the agent of `node` must fetch from elsewhere: neither here nor where the job runs."""
-    return [each for each in spec.inputs if each.at_node not in ("", node, spec.on_node)]
+    """The inputs that the agent of `node`, which runs the job, must fetch from elsewhere."""
+    return [each for each in spec.inputs if each.at_node not in ("", node)]
+
+
+def program_object(spec: jobs_pb2.JobSpec) -> str:
+    """The object that the job's program is, if it is one."""
+    return spec.script_object or spec.wasm_object
 
 
 def own_objects(spec: jobs_pb2.JobSpec, node: str) -> list[str]:
     """The objects of the spec that must be in the store of `node` when it is given the job."""
-    script = [spec.script_object] if spec.WhichOneof("program") == "script_object" else []
-    return script + [each.object for each in spec.inputs if each.at_node in ("", node)]
+    program = [program_object(spec)] if program_object(spec) else []
+    return program + [each.object for each in spec.inputs if each.at_node in ("", node)]
 
 
-def check_spec(spec: jobs_pb2.JobSpec, node: str, role: str) -> None:
-    """Whether the agent of `node` can take charge of it. Raises InvalidArgument, FailedPrecondition."""
+def check_spec(spec: jobs_pb2.JobSpec) -> None:
+    """Whether any agent can take charge of it. Raises InvalidArgument."""
     if not _ID.fullmatch(spec.id) or spec.id in (".", ".."):
         raise InvalidArgument(f"job id {spec.id[:100]!r} is malformed: 1 to 64 of A-Z a-z 0-9 . _ -")
     program = spec.WhichOneof("program")
@@ -135,16 +141,12 @@ def check_spec(spec: jobs_pb2.JobSpec, node: str, role: str) -> None:
             raise InvalidArgument(f"job {spec.id}: {name[:100]!r} cannot be set: names are A-Za-z0-9_, not SKYRACK_…")
     if any("\0" in text for text in (*spec.command.argv, *spec.arguments, *spec.environment.values())):
         raise InvalidArgument(f"job {spec.id}: a NUL character in its arguments or environment")
-    if role != "gateway":
-        elsewhere = {name for name in (spec.on_node, *(each.at_node for each in spec.inputs)) if name not in ("", node)}
-        if elsewhere:
-            raise FailedPrecondition(
-                f"job {spec.id} concerns {', '.join(sorted(elsewhere))}, but {node} is a {role}, which runs only what "
-                "is all its own: give the job to a gateway"
-            )
 
 
 def check_same(known: jobs_pb2.Job, spec: jobs_pb2.JobSpec) -> None:
     """Whether a second submission is the first one again. Raises AlreadyExists."""
-    if known.spec != spec:
+    asked = jobs_pb2.JobSpec()
+    asked.CopyFrom(spec)
+    asked.return_to = known.spec.return_to  # of the way it came, not of what it is
+    if known.spec != asked:
         raise AlreadyExists(f"job {spec.id} exists with another spec; choose another id")

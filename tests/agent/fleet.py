@@ -99,14 +99,21 @@ class Fleet:
         """An address of this fleet's subnet."""
         return f"{self._subnet}.{host}"
 
-    async def launch(self, *nodes: str, options: tuple[str, ...] = (), via: dict[str, str] | None = None) -> None:
+    async def launch(
+        self,
+        *nodes: str,
+        options: tuple[str, ...] = (),
+        via: dict[str, str] | None = None,
+        seen_from: dict[str, dict[str, str]] | None = None,
+    ) -> None:
         """Start agents, named "gw…" (gateways) or else (satellites), and wait until they answer.
 
-        They know each other, those in `via` at the address given there.
+        They know each other, those in `via` at the address given there; `seen_from` has what single nodes see so.
         """
         peers = {name: self.address(1 + number) for number, name in enumerate(nodes)}
-        known = [f"--peer={name}={address}" for name, address in (peers | (via or {})).items()]
         for name, address in peers.items():
+            seen = peers | (via or {}) | (seen_from or {}).get(name, {})
+            known = [f"--peer={other}={where}" for other, where in seen.items()]
             role = "gateway" if name.startswith("gw") else "satellite"
             self.agents[name] = Agent(self.folder, name, role, address, [*known, *options])
             self.agents[name].start()

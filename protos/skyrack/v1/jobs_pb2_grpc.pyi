@@ -66,6 +66,10 @@ class JobsStub:
     it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
     is not here), INVALID_ARGUMENT (not final), RESOURCE_EXHAUSTED.
     """
+    Release: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ReleaseJobRequest, _jobs_pb2.ReleaseJobResponse]
+    """Say that the asker has journalled the result of a job that it handed here. After OK: what was kept for the way back
+    alone may go; the job's record stays. Idempotent, also for a job that is not known.
+    """
 
 @_typing.type_check_only
 class JobsAsyncStub(JobsStub):
@@ -102,6 +106,10 @@ class JobsAsyncStub(JobsStub):
     """Take charge of a result on its way to the job's return_to. Before: its outputs are in this node's store. After OK:
     it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
     is not here), INVALID_ARGUMENT (not final), RESOURCE_EXHAUSTED.
+    """
+    Release: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ReleaseJobRequest, _jobs_pb2.ReleaseJobResponse]  # type: ignore[assignment]
+    """Say that the asker has journalled the result of a job that it handed here. After OK: what was kept for the way back
+    alone may go; the job's record stays. Idempotent, also for a job that is not known.
     """
 
 class JobsServicer(metaclass=_abc_1.ABCMeta):
@@ -190,6 +198,16 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         """Take charge of a result on its way to the job's return_to. Before: its outputs are in this node's store. After OK:
         it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
         is not here), INVALID_ARGUMENT (not final), RESOURCE_EXHAUSTED.
+        """
+
+    @_abc_1.abstractmethod
+    def Release(
+        self,
+        request: _jobs_pb2.ReleaseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ReleaseJobResponse, _abc.Awaitable[_jobs_pb2.ReleaseJobResponse]]:
+        """Say that the asker has journalled the result of a job that it handed here. After OK: what was kept for the way back
+        alone may go; the job's record stays. Idempotent, also for a job that is not known.
         """
 
 def add_JobsServicer_to_server(servicer: JobsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

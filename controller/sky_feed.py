@@ -1,0 +1,113 @@
+"""Tells the nodes what they may know of the sky: its clock, and whom to hand over what is bound for another node.
+
+A node is told anew whenever something changes for it, whole each time; one that does not answer is told later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+from controller.agents import AgentClient
+from controller.errors import SkyrackError
+from controller.schedule import Pace
+from protos.skyrack.v1 import node_pb2
+
+LOOK_S = 1.0
+AT_ONCE = 32
+HOLDS_S = 60.0  # of the sky: so long what is said of a path that is there holds without being said again
+NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Forwarding:
+    """Whom a node hands what is bound for another, and when: seconds of the sky since the epoch."""
+
+    via: str
+    not_before_s: float
+    until_s: float
+
+
+class Forecast(Protocol):
+    """What the emulation foresees of paths."""
+
+    def connected(self, a: str, b: str) -> bool:
+        """Whether a path joins two nodes now."""
+
+    def forwarding(self, holder: str, to: str, at_s: float) -> Forwarding | None:
+        """The way of a bundle from a holder, where no path leads now; None where the run has no contact for it."""
+
+
+class SkyFeed:
+    """One run's. Of one event loop."""
+
+    def __init__(self, agents: Mapping[str, AgentClient], forecast: Forecast) -> None:
+        self._agents, self._forecast = agents, forecast
+        self._clock = node_pb2.NodeClock()
+        self._bound: Collection[tuple[str, str]] = ()
+        self._told: dict[str, node_pb2.Sky] = {}
+        self._woken = asyncio.Event()
+
+    def turn(self, pace: Pace, *, paused: bool) -> None:
+        """The sky's clock goes like this from now on."""
+        scale = 0.0 if paused else pace.time_scale
+        self._clock = node_pb2.NodeClock(
+            emu_ns=round(pace.start_s * NS), at_mono_ns=round(pace.started_mono_s * NS), scale=scale
+        )
+        self._woken.set()
+
+    def bind(self, pairs: Collection[tuple[str, str]]) -> None:
+        """Something at the first node of each pair is bound for the second; for no others."""
+        self._bound = pairs
+        self._woken.set()
+
+    async def run(self, t_s: Callable[[], float]) -> NoReturn:
+        """Tell whoever has to be told, until cancelled."""
+        while True:
+            self._woken.clear()
+            skies = self._skies(t_s())
+            due = [name for name, sky in skies.items() if self._told.get(name) != sky]
+            gate = asyncio.Semaphore(AT_ONCE)
+            await asyncio.gather(*(self._tell(name, skies[name], gate) for name in due))
+            try:
+                await asyncio.wait_for(self._woken.wait(), LOOK_S)
+            except TimeoutError:
+                continue
+
+    async def _tell(self, name: str, sky: node_pb2.Sky, gate: asyncio.Semaphore) -> None:
+        async with gate:
+            try:
+                await self._agents[name].set_sky(sky)
+            except SkyrackError:
+                self._told.pop(name, None)  # it may have ended, or be starting again: next time
+            else:
+                self._told[name] = sky
+
+    def _skies(self, t_s: float) -> dict[str, node_pb2.Sky]:
+        skies = {name: node_pb2.Sky(clock=self._clock) for name in self._agents}
+        pairs = list(dict.fromkeys(self._bound))
+        for holder, to in pairs:  # grows while it is walked: who is between has to know too
+            forward = self._forward(holder, to, t_s)
+            if forward is None:
+                continue
+            skies[holder].forwards.append(forward)
+            onward = (forward.via_node, to)
+            if forward.via_node != to and onward not in pairs:
+                pairs.append(onward)
+        return skies
+
+    def _forward(self, holder: str, to: str, t_s: float) -> node_pb2.Forward | None:
+        if self._forecast.connected(holder, to):
+            until_s = (t_s // HOLDS_S + 2) * HOLDS_S  # the same for a while: who knows it need not be told again
+            return node_pb2.Forward(to_node=to, via_node=to, until_emu_ns=round(until_s * NS))
+        way = self._forecast.forwarding(holder, to, t_s)
+        if way is None:
+            return None
+        return node_pb2.Forward(
+            to_node=to,
+            via_node=way.via,
+            not_before_emu_ns=round(way.not_before_s * NS),
+            until_emu_ns=round(way.until_s * NS),
+        )
