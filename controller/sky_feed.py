@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
-from controller.agents import AgentClient
+from controller.agents import FINAL_STATES, AgentClient
 from controller.errors import SkyrackError
+from controller.jobs.desk import GatewayJob
 from controller.schedule import Pace
 from protos.skyrack.v1 import node_pb2
 
@@ -40,27 +41,43 @@ class Forecast(Protocol):
         """The way of a bundle from a holder, where no path leads now; None where the run has no contact for it."""
 
 
+def bound_pairs(entry: GatewayJob) -> tuple[tuple[str, str], ...]:
+    """What of a job is bound for where: the job, its inputs, its result. Nothing once it is final."""
+    job, spec = entry.job, entry.job.spec
+    if job.state in FINAL_STATES:
+        return ()
+    node = spec.on_node or entry.via
+    holders = dict.fromkeys((entry.via, job.custodian or entry.via))
+    there = [(holder, node) for holder in holders]
+    back = [(holder, entry.via) for holder in (node, job.custodian or node)]
+    inputs = [(node, each.at_node) for each in spec.inputs if each.at_node]
+    return tuple(dict.fromkeys(pair for pair in (*there, *back, *inputs) if pair[0] != pair[1]))
+
+
 class SkyFeed:
     """One run's. Of one event loop."""
 
     def __init__(self, agents: Mapping[str, AgentClient], forecast: Forecast) -> None:
         self._agents, self._forecast = agents, forecast
         self._clock = node_pb2.NodeClock()
-        self._bound: Collection[tuple[str, str]] = ()
+        self._bound: dict[str, Collection[tuple[str, str]]] = {}
         self._told: dict[str, node_pb2.Sky] = {}
         self._woken = asyncio.Event()
 
-    def turn(self, pace: Pace, *, paused: bool) -> None:
+    def turn(self, pace: Pace) -> None:
         """The sky's clock goes like this from now on."""
-        scale = 0.0 if paused else pace.time_scale
         self._clock = node_pb2.NodeClock(
-            emu_ns=round(pace.start_s * NS), at_mono_ns=round(pace.started_mono_s * NS), scale=scale
+            emu_ns=round(pace.start_s * NS), at_mono_ns=round(pace.started_mono_s * NS), scale=pace.time_scale
         )
         self._woken.set()
 
-    def bind(self, pairs: Collection[tuple[str, str]]) -> None:
-        """Something at the first node of each pair is bound for the second; for no others."""
-        self._bound = pairs
+    def bind(self, job_id: str, pairs: Collection[tuple[str, str]]) -> None:
+        """Of this job, something at the first node of each pair is bound for the second; for no others."""
+        if self._bound.get(job_id, ()) == pairs:
+            return
+        self._bound[job_id] = pairs
+        if not pairs:
+            del self._bound[job_id]
         self._woken.set()
 
     async def run(self, t_s: Callable[[], float]) -> NoReturn:
@@ -87,7 +104,7 @@ class SkyFeed:
 
     def _skies(self, t_s: float) -> dict[str, node_pb2.Sky]:
         skies = {name: node_pb2.Sky(clock=self._clock) for name in self._agents}
-        pairs = list(dict.fromkeys(self._bound))
+        pairs = list(dict.fromkeys(pair for of_job in self._bound.values() for pair in of_job))
         for holder, to in pairs:  # grows while it is walked: who is between has to know too
             forward = self._forward(holder, to, t_s)
             if forward is None:
