@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from enum import StrEnum
 
-
 from controller.agents import AgentClient
 from controller.errors import InputError, SkyrackError
 from controller.fabric.choose import ShaperChoice, open_shaper
@@ -23,7 +22,7 @@ from controller.fabric.panel import NodePorts, Panel
 from controller.fabric.plan import Shaper, ShapingPlan
 from controller.fabric.routes import HostRoutes
 from controller.jobs.desk import GatewayJob, JobDesk
-from controller.jobs.forecast import RunForecast
+from controller.jobs.forecast import Forecast
 from controller.logbook import Logbook
 from controller.narrator import Narrator
 from controller.probing import Probing
@@ -183,7 +182,7 @@ class Emulation:
         self._routes = HostRoutes(panel)
         self._apply(self.schedule.change(None, self._state))
         await self._meet_agents()
-        self._feed = SkyFeed(self.agents, RunForecast(self.schedule, lambda: self._state))
+        self._feed = SkyFeed(self.agents, Forecast(self.schedule, lambda: self._state))
         gateways = {node.name: self.agents[node.name] for node in nodes if node.role is Role.GATEWAY}
         self._desk = JobDesk(gateways, self._on_job)
         self._clean_up.push_async_callback(self._desk.close)

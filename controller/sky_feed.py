@@ -7,38 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from controller.agents import FINAL_STATES, AgentClient
 from controller.errors import SkyrackError
 from controller.jobs.desk import GatewayJob
+from controller.jobs.forecast import Forecast
 from controller.schedule import Pace
 from protos.skyrack.v1 import node_pb2
 
 LOOK_S = 1.0
 AT_ONCE = 32
-HOLDS_S = 60.0  # of the sky: so long what is said of a path that is there holds without being said again
 NS = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class Forwarding:
-    """Whom a node hands what is bound for another, and when: seconds of the sky since the epoch."""
-
-    via: str
-    not_before_s: float
-    until_s: float
-
-
-class Forecast(Protocol):
-    """What the emulation foresees of paths."""
-
-    def connected(self, a: str, b: str) -> bool:
-        """Whether a path joins two nodes now."""
-
-    def forwarding(self, holder: str, to: str, at_s: float) -> Forwarding | None:
-        """The way of a bundle from a holder, where no path leads now; None where the run has no contact for it."""
 
 
 def bound_pairs(entry: GatewayJob) -> tuple[tuple[str, str], ...]:
@@ -104,27 +84,12 @@ class SkyFeed:
 
     def _skies(self, t_s: float) -> dict[str, node_pb2.Sky]:
         skies = {name: node_pb2.Sky(clock=self._clock) for name in self._agents}
-        pairs = list(dict.fromkeys(pair for of_job in self._bound.values() for pair in of_job))
-        for holder, to in pairs:  # grows while it is walked: who is between has to know too
-            forward = self._forward(holder, to, t_s)
-            if forward is None:
-                continue
-            skies[holder].forwards.append(forward)
-            onward = (forward.via_node, to)
-            if forward.via_node != to and onward not in pairs:
-                pairs.append(onward)
+        pairs = [pair for of_job in self._bound.values() for pair in of_job]
+        for (holder, to), way in self._forecast.forwards(pairs, t_s).items():
+            skies[holder].forwards.add(
+                to_node=to,
+                via_node=way.via_node,
+                not_before_emu_ns=round(way.not_before_s * NS),
+                until_emu_ns=round(way.until_s * NS),
+            )
         return skies
-
-    def _forward(self, holder: str, to: str, t_s: float) -> node_pb2.Forward | None:
-        if self._forecast.connected(holder, to):
-            until_s = (t_s // HOLDS_S + 2) * HOLDS_S  # the same for a while: who knows it need not be told again
-            return node_pb2.Forward(to_node=to, via_node=to, until_emu_ns=round(until_s * NS))
-        way = self._forecast.forwarding(holder, to, t_s)
-        if way is None:
-            return None
-        return node_pb2.Forward(
-            to_node=to,
-            via_node=way.via,
-            not_before_emu_ns=round(way.not_before_s * NS),
-            until_emu_ns=round(way.until_s * NS),
-        )

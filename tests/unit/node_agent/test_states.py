@@ -47,9 +47,8 @@ def test_a_note_changes_the_reason_alone() -> None:
 
 
 def test_only_inputs_that_lie_elsewhere_are_fetched() -> None:
-    """What is at the gateway, or where the job runs, is not fetched; a job without such inputs is queued at once."""
+    """What is here is not fetched; a job without other inputs is queued at once."""
     here, there, far = JobInput(object="a"), JobInput(object="b", at_node="sat"), JobInput(object="c", at_node="far")
-    assert away_inputs(JobSpec(on_node="sat", inputs=[here, there, far]), "gw") == [far]
     assert away_inputs(JobSpec(inputs=[here, there, far]), "gw") == [there, far]
     assert accepted(JobSpec(id="x", inputs=[here]), "gw", 1).state == jobs_pb2.JOB_STATE_QUEUED
     assert accepted(JobSpec(id="x", inputs=[far]), "gw", 1).reason == "calling far"
