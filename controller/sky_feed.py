@@ -27,9 +27,9 @@ def bound_pairs(entry: GatewayJob) -> tuple[tuple[str, str], ...]:
     if job.state in FINAL_STATES:
         return ()
     node = spec.on_node or entry.via
-    holders = dict.fromkeys((entry.via, job.custodian or entry.via))
-    there = [(holder, node) for holder in holders]
-    back = [(holder, entry.via) for holder in (node, job.custodian or node)]
+    custodian = job.custodian or entry.via
+    there = ((entry.via, custodian), (entry.via, node), (custodian, node))
+    back = ((node, entry.via), (custodian, entry.via))
     inputs = [(node, each.at_node) for each in spec.inputs if each.at_node]
     return tuple(dict.fromkeys(pair for pair in (*there, *back, *inputs) if pair[0] != pair[1]))
 
