@@ -16,7 +16,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from node_agent import wire
-from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound, Refusal
+from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound, PermissionDenied, Refusal
 from node_agent.store import ObjectStore, chunks_of
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
 
@@ -39,6 +39,7 @@ _REFUSALS: Final[Mapping[grpc.StatusCode, type[Refusal]]] = {
     grpc.StatusCode.DATA_LOSS: DataLoss,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Exhausted,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
 }
 
 

@@ -21,6 +21,7 @@ from node_agent.errors import (
     InvalidArgument,
     NotFound,
     OutOfRange,
+    PermissionDenied,
     Refusal,
 )
 from node_agent.sky import Sky
@@ -35,6 +36,7 @@ _STATUS: Final[dict[type[Refusal], grpc.StatusCode]] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     DataLoss: grpc.StatusCode.DATA_LOSS,
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
