@@ -17,7 +17,7 @@ from typing import TypeVar
 from node_agent.errors import DataLoss, FailedPrecondition, NotFound
 from node_agent.ledger import Ledger
 from node_agent.peer import Break, Peer, Resolver, in_contact
-from node_agent.states import AT_NODE, FINAL, away_inputs, label
+from node_agent.states import AT_NODE, FINAL, away_inputs, label, own_inputs, program_objects
 from node_agent.store import ObjectStore
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
@@ -67,7 +67,7 @@ class Courier:
         self._offered: dict[tuple[str, str], int] = {}
 
     async def gather(self, job_id: str) -> None:
-        """Bring here the inputs that lie neither here nor where the job runs. Raises Refusal."""
+        """Bring here the inputs that lie elsewhere, of a job that runs here. Raises Refusal."""
         for each in away_inputs(self._ledger.record(job_id).job.spec, self._node):
             if self._store.size_bytes(each.object) is None:
                 await self._through_breaks(job_id, each.at_node, partial(self._fetch_input, job_id, each.object))
@@ -76,8 +76,6 @@ class Courier:
         """Have the job run at its node and bring back its result. After: it is final. Raises Refusal."""
         node = self._ledger.record(job_id).job.spec.on_node
         while True:
-            if self._ledger.record(job_id).job.state not in AT_NODE:
-                await self.gather(job_id)
             try:
                 ended = await self._through_breaks(job_id, node, partial(self._carry, job_id))
             except _LostThereError:
@@ -168,13 +166,13 @@ class Courier:
         known = await peer.job(job_id)
         await self._in_transit(job_id, f"handing over to {peer.node}")
         if known is None:
-            objects = [each.object for each in spec.inputs if each.at_node != spec.on_node]
-            for number, name in enumerate(objects, 1):
-                await self._send(peer, job_id, name, f"input {number} of {len(objects)}")
-            if spec.WhichOneof("program") == "script_object":
-                await self._send(peer, job_id, spec.script_object, "the script")
+            inputs = own_inputs(spec, self._node)
+            for number, name in enumerate(inputs, 1):
+                await self._send(peer, job_id, name, f"input {number} of {len(inputs)}")
+            for name in program_objects(spec):
+                await self._send(peer, job_id, name, "the program")
         await self._ledger.hand_over(job_id)
-        await self._mirror(job_id, await peer.submit(_at_the_node(spec)))
+        await self._mirror(job_id, await peer.submit(_at_the_node(spec, self._node)))
 
     async def _send(self, peer: Peer, job_id: str, name: str, what: str) -> None:
         size_bytes = self._store.size_bytes(name)
@@ -239,11 +237,12 @@ class Courier:
             await self._ledger.advance(job_id, state, reason, result=attempt, at_unix_ns=at_unix_ns)
 
 
-def _at_the_node(spec: jobs_pb2.JobSpec) -> jobs_pb2.JobSpec:
-    """The job as its node is given it: everything lies there."""
+def _at_the_node(spec: jobs_pb2.JobSpec, node: str) -> jobs_pb2.JobSpec:
+    """The job as its node is given it by `node`: what lay here lies there, and it fetches what lies elsewhere."""
     there = jobs_pb2.JobSpec()
     there.CopyFrom(spec)
     for each in there.inputs:
-        each.at_node = ""
+        if each.at_node in (node, spec.on_node):
+            each.at_node = ""
     there.keep_outputs_on_node = True
     return there
