@@ -224,8 +224,14 @@ class AgentClient:
     async def jobs(self) -> list[jobs_pb2.Job]:
         """All jobs of a gateway's, oldest first, without stdout and stderr."""
         with self._meaning():
-            answer = await self._jobs.List(jobs_pb2.ListJobsRequest(), timeout=_CALL_DEADLINE_S)
-        return list(answer.jobs)
+            jobs: list[jobs_pb2.Job] = []
+            more = True
+            while more:
+                request = jobs_pb2.ListJobsRequest(after_id=jobs[-1].spec.id if jobs else "")
+                answer = await self._jobs.List(request, timeout=_CALL_DEADLINE_S)
+                jobs.extend(answer.jobs)
+                more = answer.more
+        return jobs
 
     async def watch(self, job_id: str, after_revision: int = 0) -> AsyncIterator[jobs_pb2.Job]:
         """A job now and at every change, until it is final."""

@@ -17,12 +17,13 @@ from functools import partial
 from typing import TypeVar
 
 from node_agent.contact import Contacts
-from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound, Refusal
+from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound, OutOfRange, Refusal
 from node_agent.ledger import Ledger
+from node_agent.logs import STREAMS, JobLogs, Stream
 from node_agent.patience import Patience
 from node_agent.peer import Break, Peer
 from node_agent.sky import Sky
-from node_agent.states import AT_NODE, FINAL, away_inputs, label, program_object
+from node_agent.states import AT_NODE, FINAL, away_inputs, label, own_inputs, program_objects
 from node_agent.store import ObjectStore
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
@@ -69,10 +70,13 @@ class Progress:
 class Courier:
     """Carries jobs between this agent and others."""
 
-    def __init__(self, node: str, store: ObjectStore, ledger: Ledger, contacts: Contacts, sky: Sky) -> None:
+    def __init__(
+        self, node: str, store: ObjectStore, ledger: Ledger, logs: JobLogs, contacts: Contacts, sky: Sky
+    ) -> None:
         self._node = node
         self._store = store
         self._ledger = ledger
+        self._logs = logs
         self._contacts = contacts
         self._sky = sky
         self._offered: dict[tuple[str, str], int] = {}
@@ -102,6 +106,7 @@ class Courier:
 
     async def conclude(self, job_id: str, ended: jobs_pb2.Job) -> None:
         """Take over how the job ended; its outputs are here. After: it is final, on disk."""
+        await self._mirror(job_id, ended)
         result = jobs_pb2.Job(
             exit_status=ended.exit_status,
             stdout=ended.stdout,
@@ -125,15 +130,16 @@ class Courier:
     # --- back ---
 
     async def bring_back(self, job_id: str) -> None:
-        """Bring a result nearer to where it shall go, whenever a node between is the sooner way. After: it has it.
+        """Bring a result nearer to where it shall go, by way of a node between where that is sooner. After: one has it.
 
-        Where a path leads there, it is fetched from here; then this waits until it is cancelled.
+        Who handed the job in fetches its result where a path leads here; then this waits until it is cancelled.
         """
         job = self._job(job_id)
+        is_fetched = job.submitted_by in ("", job.spec.return_to)
         patience = Patience(self._sky)
         while True:
             via = await patience.until_contact(job.spec.return_to, lambda _: None, between=True)
-            if via == job.spec.return_to:
+            if via == job.spec.return_to and is_fetched:
                 await self._sky.changed()
                 continue
             try:
@@ -259,12 +265,11 @@ class Courier:
         custody = "" if peer.node == spec.on_node else f", which takes it on to {spec.on_node}"
         await self._in_transit(job_id, f"handing over to {peer.node}{custody}")
         if known is None:
-            objects = [each.object for each in spec.inputs if each.at_node in ("", self._node)]
-            for number, name in enumerate(objects, 1):
-                await self._send(peer, job_id, name, f"input {number} of {len(objects)}")
-            for what, name in (("the program", program_object(spec)), ("a checkpoint", spec.checkpoint_object)):
-                if name:
-                    await self._send(peer, job_id, name, what)
+            inputs = own_inputs(spec, self._node)
+            for number, name in enumerate(inputs, 1):
+                await self._send(peer, job_id, name, f"input {number} of {len(inputs)}")
+            for name in program_objects(spec):
+                await self._send(peer, job_id, name, "the program")
         await self._ledger.hand_over(job_id, peer.node)
         await self._mirror(job_id, await peer.submit(self._as_handed_over(spec)))
 
@@ -276,7 +281,6 @@ class Courier:
             if each.at_node == self._node:
                 each.at_node = ""
         there.return_to = spec.return_to or self._node
-        # What has been given into custody comes all the way back; outputs that stay, stay where it ran.
         return there
 
     async def _take_back(self, job_id: str) -> None:
@@ -319,14 +323,24 @@ class Courier:
     async def _hear(self, job_id: str, peer: Peer) -> jobs_pb2.Job:
         """Watch the job to its end there, and bring its outputs here. The job as it ended."""
         ended: jobs_pb2.Job | None = None
+        beside = [asyncio.create_task(self._tell_wishes(job_id, peer))]
+        self._logs.resume(job_id)
         try:
             async for seen in peer.watch(job_id):
                 await self._mirror(job_id, seen)
+                if seen.state in AT_NODE | FINAL and len(beside) == 1:
+                    beside += [asyncio.create_task(self._follow_log(job_id, stream, peer)) for stream in STREAMS]
                 ended = seen
+            if ended is None or ended.state not in FINAL:
+                raise Break(f"{peer.node} is shutting down")
+            await asyncio.gather(*beside[1:])
+            await self._logs.finish(job_id)
         except NotFound:
             raise (_LostThereError if peer.node == self._job(job_id).custodian else _NotYetError) from None
-        if ended is None or ended.state not in FINAL:
-            raise Break(f"{peer.node} is shutting down")
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
         if not self._job(job_id).spec.keep_outputs_on_node:
             for number, output in enumerate(ended.outputs, 1):
                 if self._store.size_bytes(output.object) is None:
@@ -334,6 +348,31 @@ class Courier:
                     await self._fetch(peer, job_id, output.object, f"{what} from {peer.node}")
                 output.at_node = self._node
         return ended
+
+    async def _tell_wishes(self, job_id: str, peer: Peer) -> None:
+        """Tell the node that it be suspended, or go on, whenever that is wished here."""
+        record = self._ledger.record(job_id)
+        while True:
+            wished, suspend = record.wished, record.suspend_requested
+            if record.suspend_untold:
+                try:
+                    await peer.suspend(job_id, suspend=suspend)
+                except FailedPrecondition:
+                    return  # it has ended
+                await self._ledger.wish_told(job_id, suspend)
+            await wished.wait()
+
+    async def _follow_log(self, job_id: str, stream: Stream, peer: Peer) -> None:
+        """Have what it prints there here too."""
+        number = jobs_pb2.LOG_STREAM_STDOUT if stream == "stdout" else jobs_pb2.LOG_STREAM_STDERR
+        while True:
+            try:
+                async for chunk in peer.log(job_id, number, self._logs.size_bytes(job_id, stream)):
+                    self._logs.append(job_id, stream, chunk.data, chunk.offset_bytes)
+            except OutOfRange:  # a new attempt has begun it anew
+                self._logs.append(job_id, stream, b"", 0)
+            else:
+                return
 
     async def _mirror(self, job_id: str, seen: jobs_pb2.Job) -> None:
         """Follow the job's states there, those too that passed unseen, at that node's own times."""

@@ -5,9 +5,10 @@ Refusal
 ├── NotFound            no such job, or no such object here
 ├── AlreadyExists       the job's id is taken by another spec
 ├── FailedPrecondition  this agent cannot do that, or something it needs is not here
+├── PermissionDenied    who asks may not, or the node lies where it must not be done
 ├── OutOfRange          an offset past what is committed
 ├── DataLoss            the bytes do not hash to their name
-└── Exhausted           the store is full
+└── Exhausted           the store is full, or there are as many open jobs as it takes
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class FailedPrecondition(Refusal):
     """This agent cannot do that, or something it needs is not here."""
 
 
+class PermissionDenied(Refusal):
+    """Who asks may not, or the node lies where it must not be done."""
+
+
 class OutOfRange(Refusal):
     """An offset past what is committed."""
 
@@ -42,4 +47,4 @@ class DataLoss(Refusal):
 
 
 class Exhausted(Refusal):
-    """The store is full."""
+    """The store is full, or there are as many open jobs as the agent takes."""

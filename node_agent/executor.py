@@ -66,6 +66,40 @@ class Scratch:
             shutil.rmtree(self.folder)
 
 
+class Execution:
+    """A program that runs."""
+
+    def __init__(self, scratch: Scratch, ending: asyncio.Task[Ended]) -> None:
+        self._scratch = scratch
+        self._ending = ending
+
+    async def suspend(self) -> None:
+        """Stop its processes. After: none runs."""
+        stopped: set[int] = set()
+        while more := {*proctree.marked(self._scratch.mark)} - stopped:
+            for pid in more:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            stopped |= more
+
+    async def resume(self) -> None:
+        """Let its processes go on."""
+        for pid in proctree.marked(self._scratch.mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    async def ended(self) -> Ended:
+        """Wait for its end. Cancelled, it kills the whole tree first."""
+        return await self._ending
+
+
+async def start(
+    spec: jobs_pb2.JobSpec, scratch: Scratch, store: ObjectStore, node: str, orphans: proctree.Orphans
+) -> Execution:
+    """Start the program."""
+    return Execution(scratch, asyncio.create_task(execute(spec, scratch, store, node, orphans)))
+
+
 async def execute(
     spec: jobs_pb2.JobSpec, scratch: Scratch, store: ObjectStore, node: str, orphans: proctree.Orphans
 ) -> Ended:

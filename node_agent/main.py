@@ -8,13 +8,15 @@ import fcntl
 import ipaddress
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from node_agent.engine import Engine
+from node_agent.engine import Bounds, Engine
+from node_agent.journal import Journal, JournalError
 from node_agent.ledger import Ledger
 from node_agent.peer import Resolver
 from node_agent.server import PlaneError, Planes
@@ -25,6 +27,7 @@ from node_agent.wire import DATA_PORT
 
 _log = logging.getLogger(__name__)
 
+JOURNAL = "journal.db"
 _DEFAULT_STORE_BYTES = 2 * 1024**3
 
 
@@ -37,7 +40,7 @@ class Options:
     control_socket: Path
     store_dir: Path
     store_bytes: int
-    job_slots: int
+    bounds: Bounds
     peers: dict[str, str]
 
 
@@ -51,7 +54,9 @@ def parse_options(argv: Sequence[str]) -> Options:
     parser.add_argument("--control-socket", required=True, type=Path, help="Unix socket of the control plane")
     parser.add_argument("--store", required=True, type=Path, help="folder for objects, journal and scratch")
     parser.add_argument("--store-bytes", type=int, default=_DEFAULT_STORE_BYTES, help="quota for objects")
-    parser.add_argument("--job-slots", type=int, default=1, help="how many jobs run at a time")
+    parser.add_argument("--job-slots", type=_count, default=1, help="how many jobs run at a time")
+    parser.add_argument("--max-open-jobs", type=_count, default=10_000, help="how many jobs it has charge of at most")
+    parser.add_argument("--jurisdiction", default="", type=_country, help="where the node lies, as ISO 3166-1 alpha-2")
     parser.add_argument(
         "--peer",
         action="append",
@@ -62,12 +67,12 @@ def parse_options(argv: Sequence[str]) -> Options:
     )
     known = parser.parse_args(argv)
     return Options(
-        identity=Identity(known.name, known.role, known.address),
+        identity=Identity(known.name, known.role, known.address, known.jurisdiction),
         port=known.port,
         control_socket=known.control_socket,
         store_dir=known.store.resolve(),
         store_bytes=known.store_bytes,
-        job_slots=known.job_slots,
+        bounds=Bounds(known.job_slots, known.max_open_jobs),
         peers=dict(known.peer),
     )
 
@@ -77,15 +82,23 @@ async def serve(options: Options) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    journal = Journal(options.store_dir / JOURNAL)
     store = ObjectStore(options.store_dir / "objects", options.store_bytes)
-    ledger = Ledger(options.store_dir / "jobs")
     resolver = Resolver(options.peers, options.port)
-    name, role = options.identity.name, options.identity.role
     sky = Sky(options.store_dir / "sky")
-    engine = Engine(name, role, store, ledger, resolver, options.store_dir / "scratch", options.job_slots, sky)
+    engine = Engine(
+        options.identity.name,
+        lambda: options.identity.jurisdiction,
+        options.bounds,
+        options.store_dir,
+        store,
+        Ledger(journal),
+        resolver,
+        sky,
+    )
     planes = Planes(options.identity, store, engine, sky)
     if os.getpid() == 1:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, engine.orphans.reap)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, engine.runner.orphans.reap)
     await engine.recover()
     await planes.open_control(options.control_socket)
     opening = asyncio.create_task(planes.open_data(options.port))
@@ -99,6 +112,7 @@ async def serve(options: Options) -> None:
         opening.cancel()
         await engine.stop()
         await planes.close()
+        journal.close()
 
 
 def main() -> int:
@@ -114,7 +128,7 @@ def live(options: Options) -> int:
         lock = _lock(options.store_dir)
         asyncio.run(serve(options))
         os.close(lock)
-    except (PlaneError, OSError) as error:
+    except (PlaneError, JournalError, OSError) as error:
         sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
         return 1
     return 0
@@ -123,7 +137,9 @@ def live(options: Options) -> int:
 def rehearse(folder: Path) -> None:
     """Do in an empty folder what every agent does first, so that those forked from here share the memory it takes."""
     ObjectStore(folder / "objects", _DEFAULT_STORE_BYTES)
-    Ledger(folder / "jobs")
+    journal = Journal(folder / JOURNAL)
+    Ledger(journal)
+    journal.close()
     asyncio.run(asyncio.sleep(0))
 
 
@@ -140,6 +156,19 @@ def _lock(store_dir: Path) -> int:
 
 def _ipv4(text: str) -> str:
     return str(ipaddress.IPv4Address(text))
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _country(text: str) -> str:
+    if not re.fullmatch("([A-Z]{2})?", text):
+        raise ValueError(text)
+    return text
 
 
 def _peer(text: str) -> tuple[str, str]:

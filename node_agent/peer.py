@@ -15,7 +15,7 @@ from typing import Final
 import grpc
 
 from node_agent import wire
-from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound, Refusal
+from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound, OutOfRange, PermissionDenied, Refusal
 from node_agent.store import ObjectStore, chunks_of
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
 
@@ -34,7 +34,9 @@ _REFUSALS: Final[Mapping[grpc.StatusCode, type[Refusal]]] = {
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.DATA_LOSS: DataLoss,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Exhausted,
+    grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
 }
 
 
@@ -99,6 +101,14 @@ class Peer:
             request = jobs_pb2.WatchJobRequest(id=job_id)
             async for job in self._jobs.Watch(request, timeout=wire.STREAM_DEADLINE_S):
                 yield job
+
+    async def suspend(self, job_id: str, *, suspend: bool) -> None:
+        """Have the job stopped there, or let it go on."""
+        with self._listening():
+            if suspend:
+                await self._jobs.Suspend(jobs_pb2.SuspendJobRequest(id=job_id), timeout=wire.ANSWER_DEADLINE_S)
+            else:
+                await self._jobs.Resume(jobs_pb2.ResumeJobRequest(id=job_id), timeout=wire.ANSWER_DEADLINE_S)
 
     async def give_back(self, job: jobs_pb2.Job) -> None:
         """Hand it a result on the way back, whose outputs it has. After: it has charge of it."""

@@ -21,7 +21,8 @@ from grpc_reflection.v1alpha import reflection
 
 from node_agent import wire
 from node_agent.engine import Engine
-from node_agent.services import Identity, Jobs, Node, Objects
+from node_agent.job_service import Jobs
+from node_agent.services import Identity, Node, Objects
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
 from protos.skyrack.v1 import jobs_pb2_grpc, node_pb2_grpc, objects_pb2_grpc

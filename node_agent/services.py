@@ -1,4 +1,4 @@
-"""The wire's services, each call a verb of the room behind it; refusals become statuses."""
+"""What the services have in common, that of the store, and that of the node itself; refusals become statuses."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from node_agent.errors import (
     InvalidArgument,
     NotFound,
     OutOfRange,
+    PermissionDenied,
     Refusal,
 )
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore, chunks_of
-from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2, node_pb2_grpc, objects_pb2, objects_pb2_grpc
+from protos.skyrack.v1 import node_pb2, node_pb2_grpc, objects_pb2, objects_pb2_grpc
 
 T = TypeVar("T")
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -35,20 +36,23 @@ _STATUS: Final[dict[type[Refusal], grpc.StatusCode]] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     DataLoss: grpc.StatusCode.DATA_LOSS,
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 
-async def _answer(context: Context, work: Awaitable[T]) -> T:
+async def answer(context: Context, work: Awaitable[T]) -> T:
+    """What the work comes to; a refusal as its status."""
     try:
         return await work
     except Refusal as refusal:
         await context.abort(_STATUS[type(refusal)], str(refusal))
 
 
-async def _answers(context: Context, items: AsyncIterator[T]) -> AsyncIterator[T]:
+async def answers(context: Context, items: AsyncIterator[T]) -> AsyncIterator[T]:
+    """What the work comes to, one after the other; a refusal as its status."""
     try:
         async for item in items:
             yield item
@@ -64,19 +68,19 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
 
     async def Stat(self, request: objects_pb2.StatRequest, context: Context) -> objects_pb2.ObjectInfo:  # noqa: N802
         """What is here of an object."""
-        return await _answer(context, self._info(request.object))
+        return await answer(context, self._info(request.object))
 
     async def Put(  # noqa: N802
         self, request_iterator: AsyncIterator[objects_pb2.PutRequest], context: Context
     ) -> objects_pb2.ObjectInfo:
         """Receive an object, or the rest of one."""
-        return await _answer(context, self._put(aiter(request_iterator), context))
+        return await answer(context, self._put(aiter(request_iterator), context))
 
     async def Get(  # noqa: N802
         self, request: objects_pb2.GetRequest, context: Context
     ) -> AsyncIterator[objects_pb2.GetResponse]:
         """Send an object, or the rest of one."""
-        async for response in _answers(context, self._get(request)):
+        async for response in answers(context, self._get(request)):
             yield response
 
     async def _info(self, name: str) -> objects_pb2.ObjectInfo:
@@ -111,34 +115,6 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
                 yield objects_pb2.GetResponse(chunk=chunk)
 
 
-class Jobs(jobs_pb2_grpc.JobsServicer):
-    """The engine, on the wire."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def Submit(self, request: jobs_pb2.SubmitRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        """Take charge of a job."""
-        return await _answer(context, self._engine.submit(request.spec))
-
-    async def Get(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        """One job."""
-        return await _answer(context, self._engine.job(request.id))
-
-    async def List(self, request: jobs_pb2.ListJobsRequest, context: Context) -> jobs_pb2.ListJobsResponse:  # noqa: N802
-        """All jobs."""
-        return jobs_pb2.ListJobsResponse(jobs=self._engine.jobs())
-
-    async def Watch(self, request: jobs_pb2.WatchJobRequest, context: Context) -> AsyncIterator[jobs_pb2.Job]:  # noqa: N802
-        """A job now and at every change."""
-        async for job in _answers(context, self._engine.watch(request.id, request.after_revision)):
-            yield job
-
-    async def Cancel(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        """End a job."""
-        return await _answer(context, self._engine.cancel(request.id))
-
-
 @dataclass(frozen=True)
 class Identity:
     """Who this node is."""
@@ -146,6 +122,7 @@ class Identity:
     name: str
     role: str
     address: str
+    jurisdiction: str = ""  # where it lies; empty: nobody says
 
 
 class Node(node_pb2_grpc.NodeServicer):
@@ -170,6 +147,8 @@ class Node(node_pb2_grpc.NodeServicer):
             cpu_s=time.process_time(),
             store_bytes=self._store.used_bytes,
             open_jobs=self._engine.open_jobs,
+            jurisdiction=self._identity.jurisdiction,
+            job_slots=self._engine.slots,
         )
 
     async def SetSky(self, request: node_pb2.Sky, context: Context) -> node_pb2.SetSkyResponse:  # noqa: N802

@@ -129,8 +129,8 @@ async def test_bent_pipe_fetches_the_input_and_runs_at_the_gateway(fleet: Fleet)
     assert up.outputs[0].object == down.outputs[0].object
 
 
-async def test_input_at_a_third_node_is_fetched_by_the_node_that_runs(fleet: Fleet) -> None:
-    """An input that lies at one satellite reaches the satellite that runs the job straight, not through the gateway."""
+async def test_input_at_a_third_node_is_fetched_by_the_node_that_needs_it(fleet: Fleet) -> None:
+    """An input that lies at one satellite goes to the satellite that runs the job, and not through the gateway."""
     await fleet.launch("gw", "sat", "far")
     far = await fleet.data_plane("far")
     scene = await far.keep(os.urandom(500_000))
@@ -141,6 +141,10 @@ async def test_input_at_a_third_node_is_fetched_by_the_node_that_runs(fleet: Fle
     job = await gw.wait_final("r", 30)
     assert job.stdout == b"sat 500000\n"
     assert job.moved_bytes == len(COUNT) + len(b"500000")
+    sat = await fleet.data_plane("sat")
+    there = await sat.jobs.Get(jobs_pb2.GetJobRequest(id="r"), timeout=20)
+    assert there.moved_bytes == 500_000
+    assert await sat.committed_bytes(scene) == 500_000
     assert (await gw.stat(scene)).committed_bytes == 0
 
 

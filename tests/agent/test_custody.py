@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
 from controller.agents import AgentClient
 from protos.skyrack.v1 import node_pb2
 from protos.skyrack.v1.jobs_pb2 import (
+    JOB_STATE_CANCELLED,
     JOB_STATE_IN_TRANSIT,
     JOB_STATE_QUEUED,
     JOB_STATE_RETURNING,
     JOB_STATE_RUNNING,
     JOB_STATE_SUCCEEDED,
+    JOB_STATE_SUSPENDED,
     JOB_STATE_WAITING_CONTACT,
     JobInput,
     JobSpec,
@@ -79,6 +82,50 @@ async def test_custody_is_kept_over_a_restart_of_who_has_it(fleet: Fleet) -> Non
     far.start()
     job = await gw.wait_final("kept", 60)
     assert (job.stdout, job.attempt) == (b"done\n", 1)
+
+
+async def test_a_result_comes_back_by_another_node(fleet: Fleet) -> None:
+    """Who took the job there is gone for good; the node that ran it hands its result to one that meets the gateway."""
+    dark = await fleet.link(200, fleet.address(3), 1e9)
+    dark.cut()
+    await fleet.launch(
+        "gw", "near", "far", "other",
+        seen_from={"gw": {"far": dark.address, "other": fleet.address(250)}, "far": {"gw": fleet.address(250)}},
+    )  # fmt: skip
+    gw, near, far, other = [await fleet.client(name) for name in ("gw", "near", "far", "other")]
+    await tell(gw, far=("near", 0.0))
+    await tell(near, far=("far", 0.0))
+    await tell(far, gw=("other", 0.0))
+    await tell(other, gw=("gw", 0.0))
+    flag = fleet.folder / "go-on"
+    line = f"while [ ! -e {flag} ]; do sleep 0.05; done; echo done; echo found > $SKYRACK_OUTPUT_DIR/finding"
+    await gw.submit(shell("back", line, "far"))
+    await seen(gw, "back", lambda job: job.state == JOB_STATE_RUNNING)
+    fleet["near"].kill()
+    flag.touch()
+    job = await gw.wait_final("back", 30)
+    assert (job.state, job.stdout) == (JOB_STATE_SUCCEEDED, b"done\n")
+    assert b"".join([chunk async for chunk in gw.get(job.outputs[0].object)]) == b"found\n"
+
+
+async def test_logs_and_wishes_go_through_custody(fleet: Fleet) -> None:
+    """What the job prints is read at the gateway while it runs; suspended there, it stands still in orbit."""
+    gw = await split_fleet(fleet)
+    await tell(gw, far=("near", 0.0))
+    await gw.submit(shell("count", "n=0; while true; do n=$((n+1)); echo $n; sleep 0.05; done", "far"))
+    printed: list[bytes] = []
+    async with asyncio.timeout(30):
+        async for _, data in gw.read_log("count", follow=True):
+            printed.append(data)
+            if b"20\n" in b"".join(printed):
+                break
+    assert b"".join(printed).startswith(b"1\n2\n3\n")
+    await gw.suspend("count")
+    await seen(gw, "count", lambda job: job.state == JOB_STATE_SUSPENDED)
+    await gw.resume("count")
+    await seen(gw, "count", lambda job: job.state == JOB_STATE_RUNNING)
+    await gw.cancel("count")
+    assert (await gw.wait_final("count", 30)).state == JOB_STATE_CANCELLED
 
 
 async def test_no_attempt_is_spent_before_the_contact_that_is_foreseen(fleet: Fleet) -> None:

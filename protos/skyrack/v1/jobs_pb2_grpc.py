@@ -108,7 +108,8 @@ class JobsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """All jobs that this agent has taken charge of, oldest first; stdout and stderr are left to Get.
+        """All jobs that this agent has taken charge of, oldest first, a message full at a time; stdout and stderr are left to
+        Get.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,9 @@ class JobsStub:
     Get: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.Job]
     """One job. Errors: NOT_FOUND."""
     List: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
-    """All jobs that this agent has taken charge of, oldest first; stdout and stderr are left to Get."""
+    """All jobs that this agent has taken charge of, oldest first, a message full at a time; stdout and stderr are left to
+    Get.
+    """
     Watch: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.Job]
     """The job now, then again at every change, until it is final. Errors: NOT_FOUND."""
     ReadLog: _grpc.UnaryStreamMultiCallable[_jobs_pb2.ReadLogRequest, _jobs_pb2.LogChunk]
@@ -84,7 +86,9 @@ class JobsAsyncStub(JobsStub):
     Get: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """One job. Errors: NOT_FOUND."""
     List: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """All jobs that this agent has taken charge of, oldest first; stdout and stderr are left to Get."""
+    """All jobs that this agent has taken charge of, oldest first, a message full at a time; stdout and stderr are left to
+    Get.
+    """
     Watch: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """The job now, then again at every change, until it is final. Errors: NOT_FOUND."""
     ReadLog: _aio.UnaryStreamMultiCallable[_jobs_pb2.ReadLogRequest, _jobs_pb2.LogChunk]  # type: ignore[assignment]
@@ -140,7 +144,9 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ListJobsResponse, _abc.Awaitable[_jobs_pb2.ListJobsResponse]]:
-        """All jobs that this agent has taken charge of, oldest first; stdout and stderr are left to Get."""
+        """All jobs that this agent has taken charge of, oldest first, a message full at a time; stdout and stderr are left to
+        Get.
+        """
 
     @_abc_1.abstractmethod
     def Watch(
