@@ -47,7 +47,7 @@ def place(path: Path) -> str:
 
 
 def room(parts: Sequence[str]) -> str:
-    """The pure room, if it is one, of a module below controller: a folder, a file, or a file of a folder; else empty."""
+    """The pure room of a module below controller, if it is one: a folder, a file, or a file of a folder; else empty."""
     return next((name for name in (parts[0], ".".join(parts[:2])) if name in PURE_ROOMS), "") if parts else ""
 
 
