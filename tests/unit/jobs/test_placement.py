@@ -77,7 +77,7 @@ def script(size_bytes: int = 1_000, at: str = "g") -> Item:
             Order("g", jurisdictions=("CN",)), facts(candidate("a", jurisdiction="US")), "a", Bar.RESIDENCY,
             "lies in US, and the job is for CN alone",
         ),
-        (Order("g", jurisdictions=("CN", "SG")), facts(), "a", Bar.RESIDENCY, "has no jurisdiction, and the job is for"),
+        (Order("g", jurisdictions=("CN", "SG")), facts(), "a", Bar.RESIDENCY, "has no jurisdiction, and the job"),
         (Order("g"), facts(candidate("a", lack="a is lost since t = 3 s")), "a", Bar.DOWN, "a is lost since t = 3 s"),
         (Order("g", memory_bytes=GB), facts(), "a", Bar.MEMORY, "asks for 1.0 GB of memory, it has 512.0 MB"),
         (Order("g", cpu_s=90.0, wall_s=60.0), facts(), "a", Bar.CPU, "90 s of CPU within 60 s, it has 1 cores"),
