@@ -23,6 +23,7 @@ from controller.fabric.plan import Shaper, ShapingPlan
 from controller.fabric.routes import HostRoutes
 from controller.jobs.desk import GatewayJob, JobDesk
 from controller.jobs.forecast import Forecast
+from controller.jobs.office import Office
 from controller.logbook import Logbook
 from controller.narrator import Narrator
 from controller.probing import Probing
@@ -34,7 +35,7 @@ from controller.scenario import Scenario
 from controller.schedule import Change, Commanded, Schedule
 from controller.sky_clock import SkyClock
 from controller.sky_feed import SkyFeed, bound_pairs
-from controller.timeline import Role, Timeline
+from controller.timeline import Timeline
 from controller.watch import NodeWatch, first_of, watch_fabric
 
 AGENT_READY_S = 90.0
@@ -83,7 +84,7 @@ class Emulation:
         self._panel: Panel | None = None
         self._shaper: Shaper | None = None
         self._routes: HostRoutes | None = None
-        self._desk: JobDesk | None = None
+        self._office: Office | None = None
         self._feed: SkyFeed | None = None
         self._clean_up = AsyncExitStack()  # what `start` started, ended in reverse by `close`
         self._state = schedule.at(first_step)
@@ -112,11 +113,16 @@ class Emulation:
         return self._clock.paused
 
     @property
-    def desk(self) -> JobDesk:
-        """The desk for jobs. Raises SkyrackError before the nodes are up."""
-        if self._desk is None:
+    def office(self) -> Office:
+        """The desks for jobs and objects. Raises SkyrackError before the nodes are up."""
+        if self._office is None:
             raise SkyrackError("the run is still starting: its gateways take jobs once all nodes answer")
-        return self._desk
+        return self._office
+
+    @property
+    def desk(self) -> JobDesk:
+        """The desk for jobs. Raises as `office`."""
+        return self.office.desk
 
     def request_stop(self) -> None:
         """Let `run` return soon."""
@@ -183,9 +189,8 @@ class Emulation:
         self._apply(self.schedule.change(None, self._state))
         await self._meet_agents()
         self._feed = SkyFeed(self.agents, Forecast(self.schedule, lambda: self._state))
-        gateways = {node.name: self.agents[node.name] for node in nodes if node.role is Role.GATEWAY}
-        self._desk = JobDesk(gateways, self._on_job)
-        self._clean_up.push_async_callback(self._desk.close)
+        self._office = await Office.open(self, self.place.journal_file, self._on_job)
+        self._clean_up.push_async_callback(self._office.close)
         handles = {handle.spec.name: handle for handle in self.handles}
         self.probing = Probing(self.schedule, handles, self._recorder)
         self._clean_up.push_async_callback(asyncio.to_thread, self.probing.stop)

@@ -148,6 +148,11 @@ class RunPlace:
         """Where the agent of a node keeps objects and its journal."""
         return self.roots.store / self.run_id / "n" / str(index)
 
+    @property
+    def journal_file(self) -> Path:
+        """Where the controller keeps what it must know after it was killed."""
+        return self.roots.store / self.run_id / "controller.db"
+
     def write_hosts(self, addresses: Mapping[str, str]) -> None:
         """Let every node know every node's address by its name. Before: no node has started."""
         lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in addresses.items())]

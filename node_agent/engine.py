@@ -192,9 +192,15 @@ class Engine:
         self, job_id: str, stream: Stream, offset_bytes: int, *, follow: bool
     ) -> AsyncIterator[tuple[int, bytes]]:
         """What a job has printed here, and where it belongs. Raises NotFound, OutOfRange."""
-        self._ledger.record(job_id)
-        async for piece in self._logs.read(job_id, stream, offset_bytes, follow=follow):
-            yield piece
+        record = self._ledger.record(job_id)
+        while True:
+            changed, is_over = record.changed, record.told.state in FINAL
+            async for at_bytes, piece in self._logs.read(job_id, stream, offset_bytes, follow=follow):
+                yield at_bytes, piece
+                offset_bytes = at_bytes + len(piece)
+            if is_over or not follow:
+                return
+            await changed.wait()
 
     def watch(self, job_id: str, after_revision: int) -> AsyncIterator[jobs_pb2.Job]:
         """A job now and at every change."""

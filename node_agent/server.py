@@ -64,7 +64,7 @@ class Planes:
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
         server = self._new_server()
         node_pb2_grpc.add_NodeServicer_to_server(Node(self._identity, self._store, self._engine, self._sky), server)
-        if self._identity.role == "gateway":
+        if self._identity.role != "satellite":
             self._add_work(server)
         mask = os.umask(0o177)
         try:

@@ -210,15 +210,19 @@ class ContactGraph:
             self._neighbours[b].append((a, ends_s, contacts_of_pair))
 
     @classmethod
-    def of(cls, timeline: Timeline, now_s: float, state: Commanded | None = None) -> Self:
+    def of(cls, timeline: Timeline, now_s: float, state: Commanded | None = None, time_scale: float = 1.0) -> Self:
         """The contacts of a timeline from a moment on, until the horizon, at the steps that command them.
+
+        Packets obey the wall clock: with so many seconds of the sky to each of its own, contacts carry less.
 
         With the state of that moment: links that a fault or the rain takes now are not counted on for as long as their
         contacts last, and those that are up have the delay and rate of now. Others have the delay of their least range
         and their mean rate. What is linked at the last instant is taken to stay, as in a run that holds its last state.
         """
         is_ground = np.array([node.role is not Role.SATELLITE for node in timeline.nodes], np.bool_)
-        return cls([node.name for node in timeline.nodes], is_ground, contacts_ahead(timeline, now_s, state))
+        return cls(
+            [node.name for node in timeline.nodes], is_ground, contacts_ahead(timeline, now_s, state, time_scale)
+        )
 
     def search(
         self, from_node: str, at_s: float, size_bytes: int = 0, passage: Passage = FREE, to_node: str | None = None
@@ -279,7 +283,9 @@ def _onward(label: _Label, neighbour: _Neighbour, size_bits: float, is_kept: boo
         yield _Label(last_s, first_s, node, is_kept, stands_until_s, transfer_s, kept_s, light_s, label, delay_s, end_s)
 
 
-def contacts_ahead(timeline: Timeline, now_s: float, state: Commanded | None = None) -> Contacts:
+def contacts_ahead(
+    timeline: Timeline, now_s: float, state: Commanded | None = None, time_scale: float = 1.0
+) -> Contacts:
     """A timeline's contacts from a moment until the horizon, as `ContactGraph.of` has them."""
     table, n_node = timeline.contacts, len(timeline.nodes)
     t_s, last_s = timeline.t_s, float(timeline.t_s[-1])
@@ -298,8 +304,10 @@ def contacts_ahead(timeline: Timeline, now_s: float, state: Commanded | None = N
         is_up = np.append(up.pair, _NO_PAIR)[row] == table.a[now] * n_node + table.b[now]
         is_ahead[now] = is_up
         delay_s[now[is_up]], rate_bps[now[is_up]] = up.delay_s[row[is_up]], up.rate_bps[row[is_up]]
-    return Contacts(table.a[is_ahead], table.b[is_ahead], start_s[is_ahead], end_s[is_ahead], delay_s[is_ahead],
-                    rate_bps[is_ahead])  # fmt: skip
+    return Contacts(
+        table.a[is_ahead], table.b[is_ahead], start_s[is_ahead], end_s[is_ahead],
+        delay_s[is_ahead] * time_scale, rate_bps[is_ahead] / time_scale,
+    )  # fmt: skip
 
 
 _NO_PAIR = -1

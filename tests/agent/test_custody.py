@@ -19,6 +19,7 @@ from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_WAITING_CONTACT,
     JobInput,
     JobSpec,
+    ReadLogRequest,
 )
 from tests.agent.fleet import Fleet
 from tests.agent.test_courier import COUNT, seen, shell, states
@@ -115,8 +116,8 @@ async def test_logs_and_wishes_go_through_custody(fleet: Fleet) -> None:
     await gw.submit(shell("count", "n=0; while true; do n=$((n+1)); echo $n; sleep 0.05; done", "far"))
     printed: list[bytes] = []
     async with asyncio.timeout(30):
-        async for _, data in gw.read_log("count", follow=True):
-            printed.append(data)
+        async for chunk in gw.read_log(ReadLogRequest(id="count", follow=True)):
+            printed.append(chunk.data)
             if b"20\n" in b"".join(printed):
                 break
     assert b"".join(printed).startswith(b"1\n2\n3\n")

@@ -5,54 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.faults import FaultSchedule, LinkOverride
-from controller.jobs.contact_graph import FREE, HORIZON_S, ContactGraph, Contacts, Forward, Passage, Way, contacts_ahead
+from controller.jobs.contact_graph import FREE, HORIZON_S, ContactGraph, Forward, Passage, Way, contacts_ahead
 from controller.planner import survey
 from controller.scenario.fault_model import Fault
 from controller.scenario.load import parse_scenario, read_source
 from controller.schedule import Schedule
 from tests.unit.hand_made import timeline
-
-MBPS = 1_000_000.0
-MB = 1_000_000
-
-
-@dataclass(frozen=True)
-class Contact:
-    """One contact, by the names of its nodes."""
-
-    a: str
-    b: str
-    start_s: float
-    end_s: float
-    delay_s: float = 0.0
-    rate_bps: float = 8.0 * MBPS  # a megabyte a second
-
-
-def graph_of(names: str, contacts: Sequence[Contact], ground: str = "") -> ContactGraph:
-    """Nodes of one letter each."""
-    return ContactGraph(
-        list(names),
-        np.array([name in ground for name in names], np.bool_),
-        Contacts(
-            np.array([names.index(c.a) for c in contacts], np.int64),
-            np.array([names.index(c.b) for c in contacts], np.int64),
-            *(np.array([getattr(c, key) for c in contacts], np.float64) for key in ("start_s", "end_s")),
-            *(np.array([getattr(c, key) for c in contacts], np.float64) for key in ("delay_s", "rate_bps")),
-        ),
-    )
-
-
-def only(names: str, relays: str = "") -> Passage:
-    """Those may hold, and these may relay."""
-    return Passage(lambda name: name in names, lambda name: name in relays)
+from tests.unit.jobs.graphs import MB, MBPS, Contact, graph_of, only
 
 
 def way(graph: ContactGraph, a: str, b: str, at_s: float = 0.0, size_bytes: int = 0, passage: Passage = FREE) -> Way:
