@@ -130,7 +130,7 @@ async def test_a_change_that_cannot_be_written_is_told_so_until_it_can(journal: 
 
 
 async def test_a_wish_that_cannot_be_written_is_none(journal: Journal) -> None:
-    """When nothing can be written a cancel or a suspension is refused, and not remembered; a final job cannot be suspended."""
+    """When nothing can be written, a cancel or a suspension is refused, and forgotten; a final job takes neither."""
     ledger = Ledger(journal)
     record = await ledger.accept(job("a"))
     journal._writer.execute("PRAGMA query_only = ON")
