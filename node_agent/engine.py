@@ -6,15 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
-from node_agent.blocking import to_its_end
 from node_agent.courier import Courier
 from node_agent.errors import FailedPrecondition, InvalidArgument, Refusal
-from node_agent.executor import Scratch, collect_outputs, execute
+from node_agent.executor import Executor
 from node_agent.ledger import Ledger
 from node_agent.peer import Break, Resolver
-from node_agent.proctree import Orphans
 from node_agent.sky import Sky
 from node_agent.states import accepted, check_same, check_spec, own_objects, runs_here, without_streams
 from node_agent.store import ObjectStore
@@ -43,7 +40,7 @@ class Engine:
         store: ObjectStore,
         ledger: Ledger,
         resolver: Resolver,
-        scratch_dir: Path,
+        executor: Executor,
         slots: int,
         sky: Sky,
     ) -> None:
@@ -52,11 +49,10 @@ class Engine:
         self._store = store
         self._ledger = ledger
         self._resolver = resolver
-        self._scratch_dir = scratch_dir
+        self._executor = executor
         self._sky = sky
         self._courier = Courier(node, store, ledger, resolver)
         self._slots = asyncio.Semaphore(slots)
-        self.orphans = Orphans()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -66,9 +62,10 @@ class Engine:
 
     async def recover(self) -> None:
         """Go on where the last agent over this store ended. Before: no call is served yet."""
-        self._scratch_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in self._scratch_dir.iterdir():
-            await to_its_end(Scratch(folder).clear)
+        for record in self._ledger.records():
+            if not record.is_final and (checkpoint := await self._executor.rescue(record.job.spec.id)):
+                record.job.checkpoint_object = checkpoint
+        await self._executor.clear_all()
         for record in self._ledger.records():
             job = record.job
             if record.is_final:
@@ -168,17 +165,23 @@ class Engine:
     async def _run(self, job_id: str) -> None:
         """Run it here, when it is its turn."""
         record = self._ledger.record(job_id)
-        spec = record.job.spec
         if record.job.state != JOB_STATE_QUEUED:
             await self._ledger.advance(job_id, JOB_STATE_QUEUED, "waiting for its turn")
-        scratch = Scratch(self._scratch_dir / job_id)
+
+        async def keep_checkpoint(name: str) -> None:
+            record.job.checkpoint_object = name
+
         async with self._slots:
             await self._ledger.advance(job_id, JOB_STATE_RUNNING, f"attempt {record.job.attempt}")
-            try:
-                ended = await execute(spec, scratch, self._store, self._node, self.orphans)
-                result = jobs_pb2.Job(exit_status=ended.exit_status, stdout=ended.stdout, stderr=ended.stderr)
-                result.outputs.extend(await collect_outputs(scratch, self._store, self._node))
-            finally:
-                await to_its_end(scratch.clear)
-        state = JOB_STATE_SUCCEEDED if ended.exit_status == 0 else JOB_STATE_FAILED
+            execution = await self._executor.start(record.job, keep_checkpoint)
+            ended = await execution.ended()
+        result = jobs_pb2.Job(
+            exit_status=ended.exit_status,
+            signal=ended.signal,
+            stdout=ended.stdout,
+            stderr=ended.stderr,
+            outputs=ended.outputs,
+            usage=ended.usage,
+        )
+        state = JOB_STATE_SUCCEEDED if ended.succeeded else JOB_STATE_FAILED
         await self._ledger.advance(job_id, state, ended.reason, result=result)

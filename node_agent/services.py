@@ -146,6 +146,7 @@ class Identity:
     name: str
     role: str
     address: str
+    restarts: int = 0  # of its agent, by the node's first process
 
 
 class Node(node_pb2_grpc.NodeServicer):
@@ -170,6 +171,7 @@ class Node(node_pb2_grpc.NodeServicer):
             cpu_s=time.process_time(),
             store_bytes=self._store.used_bytes,
             open_jobs=self._engine.open_jobs,
+            restarts=self._identity.restarts,
         )
 
     async def SetSky(self, request: node_pb2.Sky, context: Context) -> node_pb2.SetSkyResponse:  # noqa: N802
