@@ -12,13 +12,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from node_agent.blocking import undisturbed
+from node_agent.blocking import uninterrupted
 from node_agent.contact import Contacts
 from node_agent.courier import Courier
 from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, InvalidArgument, Refusal
+from node_agent.executor import Executor
 from node_agent.ledger import Ledger, Record
 from node_agent.logs import JobLogs, Stream
 from node_agent.peer import Break, Resolver
@@ -78,10 +78,11 @@ class Engine:
         node: str,
         jurisdiction: Callable[[], str],
         bounds: Bounds,
-        folder: Path,
         store: ObjectStore,
         ledger: Ledger,
         resolver: Resolver,
+        executor: Executor,
+        logs: JobLogs,
         sky: Sky,
     ) -> None:
         self._node = node
@@ -92,10 +93,10 @@ class Engine:
         self._resolver = resolver
         self._sky = sky
         self._contacts = Contacts(resolver)
-        self._logs = JobLogs(folder / "logs")
-        self._courier = Courier(node, store, ledger, self._logs, self._contacts, sky)
+        self._courier = Courier(node, store, ledger, logs, self._contacts, sky)
         self._turns = Turns(bounds.slots)
-        self.runner = Runner(node, folder / "scratch", store, ledger, self._logs)
+        self._logs = logs
+        self._runner = Runner(ledger, executor, bounds.slots)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._sooner = asyncio.Event()
@@ -113,11 +114,9 @@ class Engine:
 
     async def recover(self) -> None:
         """Go on where the last agent over this store ended. Before: no call is served yet."""
-        begun = await self.runner.clear()
+        await self._runner.recover()
         for job_id in self._ledger.open_ids():
             record = self._ledger.record(job_id)
-            if runs_here(record.job.spec, self._node) and (record.job.state == JOB_STATE_RUNNING or job_id in begun):
-                self.runner.interrupted(record)
             if not record.is_final:
                 self._go_on(record)
         for job_id in self._ledger.due_back_ids():
@@ -132,7 +131,7 @@ class Engine:
             check_same(known.job, spec)
             await self._ledger.settled(spec.id)
             if submitted_by and known.job.custodian and not known.is_final:
-                await undisturbed(self._take_back(known))
+                await uninterrupted(self._take_back(known))
             return await self._ledger.settled(spec.id)
         for name in (*program_objects(spec), *own_inputs(spec, self._node)):
             if self._store.size_bytes(name) is None:
@@ -142,19 +141,19 @@ class Engine:
                 await self._resolver.address(node)
             except Break as unknown:
                 raise InvalidArgument(f"job {spec.id}: {unknown}") from None
-        return await undisturbed(self._take_charge(spec, submitted_by))
+        return await uninterrupted(self._take_charge(spec, submitted_by))
 
     async def cancel(self, job_id: str) -> jobs_pb2.Job:
         """End a job. After: it is on disk that it is to end, and nothing of it runs here. Raises Refusal."""
-        return await undisturbed(self._cancel(job_id))
+        return await uninterrupted(self._cancel(job_id))
 
     async def suspend(self, job_id: str) -> jobs_pb2.Job:
         """Stop a job until it is resumed. After: the wish is on disk, and nothing of it runs here. Raises Refusal."""
-        return await undisturbed(self._suspend(job_id))
+        return await uninterrupted(self._suspend(job_id))
 
     async def resume(self, job_id: str) -> jobs_pb2.Job:
         """Let a job go on. After: the wish is on disk. Raises Refusal."""
-        return await undisturbed(self._resume(job_id))
+        return await uninterrupted(self._resume(job_id))
 
     async def take_result(self, job: jobs_pb2.Job) -> None:
         """Take charge of a result on its way back. After: it is on disk. Raises Refusal."""
@@ -164,7 +163,7 @@ class Engine:
         for output in () if job.spec.keep_outputs_on_node else job.outputs:
             if self._store.size_bytes(output.object) is None:
                 raise FailedPrecondition(f"job {job.spec.id}: its output {output.object} is not here")
-        await undisturbed(self._take_result(job))
+        await uninterrupted(self._take_result(job))
 
     async def release(self, job_id: str) -> None:
         """The result of a job is safe elsewhere: it need not be brought there. After: on disk."""
@@ -276,6 +275,8 @@ class Engine:
     async def _suspend(self, job_id: str) -> jobs_pb2.Job:
         record = self._ledger.record(job_id)
         await self._ledger.settled(job_id)
+        if record.begun:
+            self._runner.make_room_for_stopped(job_id)
         await self._ledger.request_suspend(job_id, suspend=True)
         if runs_here(record.job.spec, self._node):
             if self._turns.withdraw(job_id):
@@ -394,7 +395,7 @@ class Engine:
 
     async def _run(self, turn: Turn, record: Record) -> None:
         """It is the job's turn, to the end of its attempt; then what follows."""
-        await self.runner.run(record, turn)
+        await self._runner.run(record, turn)
         turn.give_back()
         if not record.is_final:
             await self._queue(record)

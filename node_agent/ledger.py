@@ -172,7 +172,7 @@ class Ledger:
         *,
         result: jobs_pb2.Job | None = None,
         at_unix_ns: int | None = None,
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         """The job's next state, with what is newly known of it, at once for the agent.
 
         When it has been waited for, it is on disk, and watchers are told. What is advanced first is there first.
@@ -282,7 +282,7 @@ class Ledger:
         if self._writes:
             await asyncio.wait(self._writes, timeout=_CLOSE_DEADLINE_S)
 
-    def _commit(self, record: Record, *, insist: bool = False) -> Awaitable[None]:
+    def _commit(self, record: Record, *, insist: bool = False) -> asyncio.Future[None]:
         """Write the record as it is now; told when it is on disk."""
         record.writes += 1
         task = asyncio.create_task(self._written(record, record.job, self._journal.write(_row(record)), insist))

@@ -10,25 +10,33 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from node_agent import init
 from node_agent.engine import Bounds, Engine
+from node_agent.executor import Executor
+from node_agent.first_process import FirstProcess
 from node_agent.journal import Journal, JournalError
 from node_agent.ledger import Ledger
+from node_agent.logs import JobLogs
 from node_agent.peer import Resolver
 from node_agent.server import PlaneError, Planes
 from node_agent.services import Identity
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
+from node_agent.users import JOB_USERS, Users
 from node_agent.wire import DATA_PORT
 
 _log = logging.getLogger(__name__)
 
 JOURNAL = "journal.db"
 _DEFAULT_STORE_BYTES = 2 * 1024**3
+_FIRST_JOB_USER = 10100
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class Options:
     store_bytes: int
     bounds: Bounds
     peers: dict[str, str]
+    users: Users | None  # none: all that lives in the node is whoever starts it
 
 
 def parse_options(argv: Sequence[str]) -> Options:
@@ -65,6 +74,9 @@ def parse_options(argv: Sequence[str]) -> Options:
         metavar="NAME=IPV4",
         help="where another node is; others are looked up in /etc/hosts",
     )
+    parser.add_argument("--user", type=int, help="whom to be, when started as root: then jobs are users of their own")
+    parser.add_argument("--first-job-user", type=int, default=_FIRST_JOB_USER, help=f"{JOB_USERS} from this one on")
+    parser.add_argument("--job-processes", type=int, default=64, help="how many threads each may have")
     known = parser.parse_args(argv)
     return Options(
         identity=Identity(known.name, known.role, known.address, known.jurisdiction),
@@ -74,31 +86,35 @@ def parse_options(argv: Sequence[str]) -> Options:
         store_bytes=known.store_bytes,
         bounds=Bounds(known.job_slots, known.max_open_jobs),
         peers=dict(known.peer),
+        users=Users(known.user, known.first_job_user, known.job_processes) if known.user else None,
     )
 
 
-async def serve(options: Options) -> None:
+async def serve(options: Options, channel: socket.socket, restarts: int) -> None:
     """Live until SIGTERM or SIGINT. Raises PlaneError."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    identity = replace(options.identity, restarts=restarts)
     journal = Journal(options.store_dir / JOURNAL)
     store = ObjectStore(options.store_dir / "objects", options.store_bytes)
     resolver = Resolver(options.peers, options.port)
+    logs = JobLogs(options.store_dir / "logs")
+    first = FirstProcess(channel, options.users)
+    executor = Executor(identity.name, store, options.store_dir / "scratch", logs, first)
     sky = Sky(options.store_dir / "sky")
     engine = Engine(
-        options.identity.name,
-        lambda: options.identity.jurisdiction,
+        identity.name,
+        lambda: identity.jurisdiction,
         options.bounds,
-        options.store_dir,
         store,
         Ledger(journal),
         resolver,
+        executor,
+        logs,
         sky,
     )
-    planes = Planes(options.identity, store, engine, sky)
-    if os.getpid() == 1:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, engine.runner.orphans.reap)
+    planes = Planes(identity, store, engine, sky)
     await engine.recover()
     await planes.open_control(options.control_socket)
     opening = asyncio.create_task(planes.open_data(options.port))
@@ -117,19 +133,35 @@ async def serve(options: Options) -> None:
 
 def main() -> int:
     """The program `skyrack-agent`. Its exit status."""
-    return live(parse_options(sys.argv[1:]))
+    options = parse_options(sys.argv[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        rehearse(Path(folder))
+    try:
+        return begin(options)
+    except OSError as error:
+        _say(options, error)
+        return 1
 
 
-def live(options: Options) -> int:
-    """Be the agent until it is told to end. The exit status of the process."""
+def begin(options: Options) -> int:
+    """Be the node's first process until its end. Its exit status. Raises OSError."""
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # the agent forks nothing
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a peer that vanishes is news to the job alone
+    return init.supervise(lambda channel, restarts: live(options, channel, restarts), options.users)
+
+
+def live(options: Options, channel: socket.socket, restarts: int) -> int:
+    """Be the agent until it is told to end. The exit status of the process."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
     try:
         lock = _lock(options.store_dir)
-        asyncio.run(serve(options))
+        asyncio.run(serve(options, channel, restarts))
         os.close(lock)
-    except (PlaneError, JournalError, OSError) as error:
-        sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
+    except (PlaneError, JournalError) as error:
+        _say(options, error)
+        return init.CANNOT_BE
+    except OSError as error:
+        _say(options, error)
         return 1
     return 0
 
@@ -143,9 +175,14 @@ def rehearse(folder: Path) -> None:
     asyncio.run(asyncio.sleep(0))
 
 
+def _say(options: Options, error: Exception) -> None:
+    sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
+
+
 def _lock(store_dir: Path) -> int:
     """Hold the store for this process alone, until it ends. Raises PlaneError."""
-    store_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store_dir.mkdir(parents=True, exist_ok=True)
+    store_dir.chmod(0o711)  # jobs know the way through it to what is theirs
     lock = os.open(store_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

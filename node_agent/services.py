@@ -123,6 +123,7 @@ class Identity:
     role: str
     address: str
     jurisdiction: str = ""  # where it lies; empty: nobody says
+    restarts: int = 0  # of its agent, by the node's first process
 
 
 class Node(node_pb2_grpc.NodeServicer):
@@ -149,6 +150,7 @@ class Node(node_pb2_grpc.NodeServicer):
             open_jobs=self._engine.open_jobs,
             jurisdiction=self._identity.jurisdiction,
             job_slots=self._engine.slots,
+            restarts=self._identity.restarts,
         )
 
     async def SetSky(self, request: node_pb2.Sky, context: Context) -> node_pb2.SetSkyResponse:  # noqa: N802

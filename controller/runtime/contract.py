@@ -32,7 +32,7 @@ class NodeHandle:
 
     spec: NodeSpec
     id: str  # the runtime's own name for it
-    pid: int  # a process in the node's network namespace
+    pid: int  # its first process, in its network namespace; the node lives as long as that does
     network_namespace: Path  # /proc/<pid>/ns/net
 
 

@@ -28,6 +28,7 @@ NODE_PACKAGES = (
     "numpy",
     "protobuf",
     "typing-extensions",
+    "wasmtime",
 )
 
 

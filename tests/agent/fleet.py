@@ -36,7 +36,7 @@ async def until(condition: Callable[[], bool], what: str, deadline_s: float = DO
 
 
 class Agent:
-    """One agent, as a process that can be killed, frozen and started again over the same store."""
+    """One agent beneath its first process, both of which can be killed and started again over the same store."""
 
     def __init__(self, folder: Path, name: str, role: str, address: str, options: list[str]) -> None:
         self.name = name
@@ -53,17 +53,30 @@ class Agent:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._argv, stderr=log)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send the process a signal."""
+    def pids(self) -> list[int]:
+        """The agent itself, if it lives: the first process forks it, so both have one command line."""
         assert self.process is not None
-        self.process.send_signal(number)
+        first, children = Path(f"/proc/{self.process.pid}"), ""
+        with suppress(OSError):
+            children = (first / f"task/{self.process.pid}/children").read_text()
+        return [pid for pid in map(int, children.split()) if command_line(pid) == command_line(self.process.pid)]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the agent itself a signal."""
+        (pid,) = self.pids()
+        os.kill(pid, number)
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone. Idempotent."""
+        """kill -9 of the first process, and wait until the agent is gone too. Idempotent."""
         if self.process is not None:
+            left = self.pids()
             self.process.kill()
             self.process.wait(10)
             self.process = None
+            until_mono_s = time.monotonic() + 10
+            while any(command_line(pid) for pid in left):
+                assert time.monotonic() < until_mono_s, f"{left} outlive their first process"
+                time.sleep(0.005)
 
     async def ready(self) -> None:
         """Return when both planes answer."""
@@ -269,6 +282,14 @@ class Link:
             await writer.drain()
         with suppress(OSError):
             writer.write_eof()
+
+
+def command_line(pid: int) -> bytes:
+    """Of a process that lives; else empty."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def processes_with(text: bytes) -> list[int]:
