@@ -18,6 +18,7 @@ from enum import StrEnum
 import numpy as np
 
 from controller.agents import AgentClient
+from controller.certificates import Certificates
 from controller.errors import InputError, SkyrackError
 from controller.fabric.choose import ShaperChoice, open_shaper
 from controller.fabric.panel import NodePorts, Panel
@@ -78,6 +79,7 @@ class Emulation:
         self.overruns = 0
         self.handles: list[NodeHandle] = []
         self.agents: dict[str, AgentClient] = {}
+        self.certificates = Certificates(place, {each.name: each.jurisdiction or "" for each in scenario.grounds})
         self.probing: Probing | None = None
         self.index_of = schedule.index_of
         self._panel: Panel | None = None
@@ -202,6 +204,7 @@ class Emulation:
             self._run_steps(hold),
             self._nodes.watch(lambda: self.t_s),
             watch_fabric(self._panel, self.probing, self._look_at_shaper),
+            self.certificates.keep(),
         )
         self.phase = Phase.ENDING
         if self._shaper is not None:
@@ -384,13 +387,13 @@ class Emulation:
         )
 
     async def _meet_agents(self) -> None:
-        """Wait until every agent answers on its control plane."""
+        """Give every agent its certificate, and wait until others can reach it."""
         counter = itertools.count(1)
 
         async def meet(handle: NodeHandle) -> None:
             agent = AgentClient(handle.spec.control_dir / "control.sock", handle.spec.name)
             self.agents[handle.spec.name] = await self._clean_up.enter_async_context(agent)
-            await agent.wait_ready(AGENT_READY_S, data_plane=True)
+            await self.certificates.meet(handle.spec, agent, AGENT_READY_S)
             self._narrator.progress("Agents answering", next(counter), len(self.handles))
 
         await asyncio.gather(*(meet(handle) for handle in self.handles))

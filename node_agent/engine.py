@@ -55,7 +55,8 @@ class Engine:
         self._scratch_dir = scratch_dir
         self._sky = sky
         self._courier = Courier(node, store, ledger, resolver)
-        self._slots = asyncio.Semaphore(slots)
+        self.slots = slots
+        self._free_slots = asyncio.Semaphore(slots)
         self.orphans = Orphans()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -172,7 +173,7 @@ class Engine:
         if record.job.state != JOB_STATE_QUEUED:
             await self._ledger.advance(job_id, JOB_STATE_QUEUED, "waiting for its turn")
         scratch = Scratch(self._scratch_dir / job_id)
-        async with self._slots:
+        async with self._free_slots:
             await self._ledger.advance(job_id, JOB_STATE_RUNNING, f"attempt {record.job.attempt}")
             try:
                 ended = await execute(spec, scratch, self._store, self._node, self.orphans)

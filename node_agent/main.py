@@ -14,18 +14,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from node_agent import identity, wire
+from node_agent.audit import Audit
 from node_agent.engine import Engine
+from node_agent.identity import Credentials, Identity, IdentityError
+from node_agent.journal import Journal, JournalError
 from node_agent.ledger import Ledger
 from node_agent.peer import Resolver
 from node_agent.server import PlaneError, Planes
-from node_agent.services import Identity
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
-from node_agent.wire import DATA_PORT
 
 _log = logging.getLogger(__name__)
 
 _DEFAULT_STORE_BYTES = 2 * 1024**3
+IDENTITY = "identity"
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ def parse_options(argv: Sequence[str]) -> Options:
     """The command line. Ends the process with status 2 and a message if it is wrong."""
     parser = argparse.ArgumentParser(prog="skyrack-agent", description="The program in every node of a skyrack run.")
     parser.add_argument("--name", required=True, help="the node's name")
-    parser.add_argument("--role", required=True, choices=["satellite", "gateway", "terminal"])
+    parser.add_argument("--role", required=True, choices=identity.ROLES)
     parser.add_argument("--address", required=True, type=_ipv4, help="the node's IPv4 address in the emulated network")
-    parser.add_argument("--port", type=int, default=DATA_PORT, help="TCP port of every node's data plane")
+    parser.add_argument("--port", type=int, default=wire.DATA_PORT, help="TCP port of every node's data plane")
     parser.add_argument("--control-socket", required=True, type=Path, help="Unix socket of the control plane")
     parser.add_argument("--store", required=True, type=Path, help="folder for objects, journal and scratch")
     parser.add_argument("--store-bytes", type=int, default=_DEFAULT_STORE_BYTES, help="quota for objects")
@@ -77,13 +80,16 @@ async def serve(options: Options) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    journal = Journal(options.store_dir / "journal.db")
+    audit = Audit(journal)
+    credentials = Credentials(options.store_dir / IDENTITY, options.identity)
     store = ObjectStore(options.store_dir / "objects", options.store_bytes)
     ledger = Ledger(options.store_dir / "jobs")
-    resolver = Resolver(options.peers, options.port)
+    resolver = Resolver(options.peers, options.port, credentials)
     name, role = options.identity.name, options.identity.role
     sky = Sky()
     engine = Engine(name, role, store, ledger, resolver, options.store_dir / "scratch", options.job_slots, sky)
-    planes = Planes(options.identity, store, engine, sky)
+    planes = Planes(options.identity, credentials, audit, store, engine, sky)
     if os.getpid() == 1:
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, engine.orphans.reap)
     await engine.recover()
@@ -99,6 +105,8 @@ async def serve(options: Options) -> None:
         opening.cancel()
         await engine.stop()
         await planes.close()
+        await audit.close()
+        journal.close()
 
 
 def main() -> int:
@@ -108,13 +116,15 @@ def main() -> int:
 
 def live(options: Options) -> int:
     """Be the agent until it is told to end. The exit status of the process."""
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a peer that vanishes is news to the job alone
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a peer that vanishes is news to the job, one refused to itself
+    os.environ |= wire.ENVIRONMENT
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
     try:
         lock = _lock(options.store_dir)
+        identity.prepare(options.store_dir / IDENTITY, options.identity.name)
         asyncio.run(serve(options))
         os.close(lock)
-    except (PlaneError, OSError) as error:
+    except (PlaneError, IdentityError, JournalError, OSError) as error:
         sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
         return 1
     return 0
