@@ -6,6 +6,7 @@ Two agents on loopback addresses. The limit of a stream is gRPC's Python side, m
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
 import sqlite3
 import statistics
@@ -19,12 +20,18 @@ from functools import partial
 from pathlib import Path
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from controller.agents import AgentClient
+from controller.authority import Authority, Subject
+from node_agent import wire
+from node_agent.identity import Credentials, Identity, make_key
 from protos.skyrack.v1 import jobs_pb2, objects_pb2, objects_pb2_grpc
 
 ADDRESSES = {"gw": "127.88.0.1", "sat": "127.88.0.2"}
-BARE_PORT = 7071
+ROLES = {"gw": "gateway", "sat": "satellite"}
+BARE_ADDRESS, BARE_PORT = "127.88.0.3", 7071
+HANDSHAKES = 50
 SCENE_BYTES = 96 * 2**20
 ROUNDS = 5
 JOBS = 40
@@ -42,7 +49,7 @@ async def swallow(requests: AsyncIterator[objects_pb2.PutRequest], _: object) ->
 def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
     """An agent as a process."""
     argv = [sys.executable, "-m", "node_agent", "--name", name, "--address", ADDRESSES[name]]
-    argv += ["--role", "gateway" if name == "gw" else "satellite", "--store", str(folder / name)]
+    argv += ["--role", ROLES[name], "--store", str(folder / name)]
     argv += ["--control-socket", str(folder / f"{name}.sock"), *(f"--peer={k}={v}" for k, v in ADDRESSES.items())]
     return subprocess.Popen(argv, stderr=subprocess.DEVNULL)
 
@@ -54,14 +61,24 @@ async def seconds(action: Callable[[], Awaitable[object]]) -> float:
     return time.perf_counter() - started_s
 
 
-async def bare_stream_s() -> float:
-    """SCENE_BYTES through a bare gRPC stream of the same chunks."""
+async def certified(folder: Path, authority: Authority) -> Credentials:
+    """Somebody with a certificate: both ends of the bare stream."""
+    make_key(folder, "bare")
+    credentials = Credentials(folder, Identity("bare", "gateway", BARE_ADDRESS))
+    request_pem = await credentials.request(renew=False)
+    issued = authority.issue(request_pem, Subject("bare", "gateway", BARE_ADDRESS), datetime.datetime.now(datetime.UTC))
+    await credentials.accept(issued.certificate_pem, authority.pem)
+    return credentials
+
+
+async def bare_stream_s(credentials: Credentials) -> float:
+    """SCENE_BYTES through a bare gRPC stream of the same chunks, under the same TLS."""
     server = grpc.aio.server()
     handler = grpc.stream_unary_rpc_method_handler(
         swallow, objects_pb2.PutRequest.FromString, objects_pb2.ObjectInfo.SerializeToString
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("skyrack.v1.Objects", {"Put": handler}),))
-    server.add_insecure_port(f"127.88.0.3:{BARE_PORT}")
+    server.add_secure_port(f"{BARE_ADDRESS}:{BARE_PORT}", wire.server_credentials(credentials))
     await server.start()
     chunk = os.urandom(256 * 1024)
 
@@ -69,7 +86,7 @@ async def bare_stream_s() -> float:
         for _ in range(SCENE_BYTES // len(chunk)):
             yield objects_pb2.PutRequest(chunk=chunk)
 
-    async with grpc.aio.insecure_channel(f"127.88.0.3:{BARE_PORT}") as channel:
+    async with wire.open_channel(credentials, "bare", f"ipv4:{BARE_ADDRESS}:{BARE_PORT}", ()) as channel:
         took_s = await seconds(lambda: objects_pb2_grpc.ObjectsStub(channel).Put(requests(), timeout=60))
     await server.stop(0)
     return took_s
@@ -81,7 +98,14 @@ async def run_job(client: AgentClient, spec: jobs_pb2.JobSpec) -> None:
     await client.wait_final(spec.id, 60)
 
 
-async def measure(gw: AgentClient, sat: AgentClient) -> None:
+async def handshake_s(credentials: Credentials) -> float:
+    """From nothing to the first answer of an agent, TLS and HTTP/2 included, both ends on this machine."""
+    async with wire.open_channel(credentials, "gw", f"ipv4:{ADDRESSES['gw']}:{wire.DATA_PORT}", ()) as channel:
+        ask = health_pb2_grpc.HealthStub(channel).Check
+        return await seconds(lambda: ask(health_pb2.HealthCheckRequest(), timeout=10))
+
+
+async def measure(gw: AgentClient, sat: AgentClient, credentials: Credentials) -> None:
     """All figures, one line each."""
     info = await gw.info()
     before_s = info.cpu_s
@@ -90,7 +114,13 @@ async def measure(gw: AgentClient, sat: AgentClient) -> None:
     print(f"start: {before_s:.2f} s of CPU, {info.resident_bytes / 1e6:.1f} MB resident")
     print(f"rest:  {100 * (after.cpu_s - before_s) / REST_S:.3f} % of a core")
 
-    bare_s = statistics.median([await bare_stream_s() for _ in range(ROUNDS)])
+    hello_s = [await handshake_s(credentials) for _ in range(HANDSHAKES)]
+    cpu_s = ((await gw.info()).cpu_s - after.cpu_s) / HANDSHAKES
+    print(
+        f"contact: {1e3 * statistics.median(hello_s):.1f} ms to the first answer, {1e3 * cpu_s:.1f} ms of the agent's"
+    )
+
+    bare_s = statistics.median([await bare_stream_s(credentials) for _ in range(ROUNDS)])
     scenes = [os.urandom(SCENE_BYTES) for _ in range(ROUNDS)]
     put_s = [await seconds(partial(gw.put_bytes, scene)) for scene in scenes]
     rate = SCENE_BYTES / 1e6
@@ -167,9 +197,12 @@ async def main() -> None:
         try:
             async with AsyncExitStack() as stack:
                 gw, sat = [await stack.enter_async_context(AgentClient(folder / f"{n}.sock", n)) for n in ADDRESSES]
-                for client in (gw, sat):
+                authority = Authority.of("bencharun", folder / "authority")
+                for client, node in ((gw, "gw"), (sat, "sat")):
+                    await client.wait_ready(30)
+                    await client.certify(authority, Subject(node, ROLES[node], ADDRESSES[node]))
                     await client.wait_ready(30, data_plane=True)
-                await measure(gw, sat)
+                await measure(gw, sat, await certified(folder, authority))
         finally:
             for agent in agents:
                 agent.kill()

@@ -1,18 +1,19 @@
 """The controller's way to one node: its agent's control plane, a Unix socket.
 
-Every node answers `info`. Objects and jobs are taken by gateways alone; what is meant for another node goes on from
-there over the emulated network.
+Every node answers `info`. Objects and jobs are taken by gateways and terminals alone; what is meant for a satellite
+goes on from there over the emulated network.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -26,6 +27,9 @@ from protos.skyrack.v1 import (
     objects_pb2,
     objects_pb2_grpc,
 )
+
+if TYPE_CHECKING:  # what it imports is heavy, and most clients certify nobody
+    from controller.authority import Authority, Issued, Subject
 
 CHUNK_BYTES: Final = 256 * 1024
 FINAL_STATES: Final = frozenset(
@@ -46,6 +50,7 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
 )
 _CALL_DEADLINE_S: Final = 20.0
+_KEY_DEADLINE_S: Final = 90.0
 _STREAM_DEADLINE_S: Final = 3600.0
 _DATA_PLANE_SERVICE: Final = "skyrack.v1.Jobs"
 _PUT_ACCEPTED: Final = "skyrack-put-accepted"  # see protos/skyrack/v1/objects.proto
@@ -107,7 +112,7 @@ class AgentClient:
                         answer = await self._health.Check(request, timeout=deadline_s, wait_for_ready=True)
                         if answer.status == health_pb2.HealthCheckResponse.SERVING:
                             return
-                        last = "it has not been given its address"
+                        last = "it has not been given its address, or no certificate"
                     except grpc.aio.AioRpcError as error:
                         last = error.details() or last
                     await asyncio.sleep(_READY_POLL_S)
@@ -123,6 +128,16 @@ class AgentClient:
         """Tell the node what it may know of the sky, all of it."""
         with self._meaning():
             await self._node.SetSky(sky, timeout=_CALL_DEADLINE_S)
+
+    async def certify(self, authority: Authority, subject: Subject, *, renew: bool = False) -> Issued:
+        """Have the authority certify the node's key, or with `renew` a new one, and the node use it from now on."""
+        with self._meaning():
+            asked = node_pb2.SigningRequestRequest(renew=renew)
+            request = await self._node.GetSigningRequest(asked, timeout=_KEY_DEADLINE_S)
+            issued = authority.issue(request.request_pem, subject, datetime.datetime.now(datetime.UTC))
+            certificate = node_pb2.Certificate(certificate_pem=issued.certificate_pem, authority_pem=authority.pem)
+            await self._node.SetCertificate(certificate, timeout=_CALL_DEADLINE_S)
+        return issued
 
     async def put_bytes(self, content: bytes) -> objects_pb2.ObjectInfo:
         """Store an object at a gateway."""
@@ -342,7 +357,7 @@ class AgentClient:
             if code in _USER_MISTAKES:
                 raise InputError(f"{self._name}: {details}") from error
             if code == grpc.StatusCode.UNIMPLEMENTED:
-                raise InputError(f"{self._name} is no gateway: jobs and objects go through a gateway") from error
+                raise InputError(f"{self._name} is no gateway: jobs and objects go through the ground") from error
             if code == grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise _DeadlineError(f"the agent of {self._name} did not answer in time") from error
             if code == grpc.StatusCode.UNAVAILABLE:

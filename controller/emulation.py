@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack
 from enum import StrEnum
 
 from controller.agents import AgentClient
+from controller.certificates import Certificates
 from controller.errors import InputError, SkyrackError
 from controller.fabric.choose import ShaperChoice, open_shaper
 from controller.fabric.panel import NodePorts, Panel
@@ -79,6 +80,7 @@ class Emulation:
         self.overruns = 0
         self.handles: list[NodeHandle] = []
         self.agents: dict[str, AgentClient] = {}
+        self.certificates = Certificates(place)
         self.probing: Probing | None = None
         self.index_of = schedule.index_of
         self._panel: Panel | None = None
@@ -211,6 +213,7 @@ class Emulation:
             self._nodes.watch(lambda: self.t_s),
             self._feed.run(lambda: self.t_s),
             watch_fabric(self._panel, self.probing, self._look_at_shaper),
+            self.certificates.keep(),
         )
         self.phase = Phase.ENDING
         if self._shaper is not None:
@@ -386,6 +389,7 @@ class Emulation:
             name=node.name,
             role=node.role,
             address=node_address(index),
+            jurisdiction=self.scenario.jurisdictions.get(node.name, ""),
             control_dir=self.place.control_dir(index),
             store_dir=self.place.store_dir(index),
             hosts_file=self.place.hosts_file,
@@ -396,13 +400,13 @@ class Emulation:
         )
 
     async def _meet_agents(self) -> None:
-        """Wait until every agent answers on its control plane."""
+        """Give every agent its certificate, and wait until others can reach it."""
         counter = itertools.count(1)
 
         async def meet(handle: NodeHandle) -> None:
             agent = AgentClient(handle.spec.control_dir / "control.sock", handle.spec.name)
             self.agents[handle.spec.name] = await self._clean_up.enter_async_context(agent)
-            await agent.wait_ready(AGENT_READY_S, data_plane=True)
+            await self.certificates.meet(handle.spec, agent, AGENT_READY_S)
             self._narrator.progress("Agents answering", next(counter), len(self.handles))
 
         await asyncio.gather(*(meet(handle) for handle in self.handles))

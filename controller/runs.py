@@ -1,7 +1,7 @@
 """A run's place on the machine, how to tell a living run from one that was killed, and how to remove what is left.
 
 /run/skyrack/<run id>/          0700: run.json, lock, api.sock, hosts, n/<index>/ (control planes)
-/var/lib/skyrack/<run id>/      0700: n/<index>/ (object stores and journals)
+/var/lib/skyrack/<run id>/      0700: n/<index>/ (object stores and journals), authority/
 
 An ordinary user's runs lie in his own folders (see controller.owner).
 
@@ -152,6 +152,11 @@ class RunPlace:
     def journal_file(self) -> Path:
         """Where the controller keeps what it must know after it was killed."""
         return self.roots.store / self.run_id / "controller.db"
+
+    @property
+    def authority_dir(self) -> Path:
+        """Where the run's certificate authority has its key; no node sees it."""
+        return self.roots.store / self.run_id / "authority"
 
     def write_hosts(self, addresses: Mapping[str, str]) -> None:
         """Let every node know every node's address by its name. Before: no node has started."""

@@ -119,8 +119,8 @@ class Contacts:
         return contact
 
     async def _meet(self, node: str, target: str) -> Contact:
-        pulse_channel = grpc.aio.insecure_channel(target, options=wire.PULSE_OPTIONS)
-        channel = grpc.aio.insecure_channel(target, options=wire.DATA_OPTIONS)
+        pulse_channel = self._resolver.channel(node, target, wire.PULSE_OPTIONS)
+        channel = self._resolver.channel(node, target, wire.DATA_OPTIONS)
         try:
             pulse = health_pb2_grpc.HealthStub(pulse_channel).Watch(
                 health_pb2.HealthCheckRequest(), timeout=wire.STREAM_DEADLINE_S

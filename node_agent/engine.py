@@ -76,7 +76,7 @@ class Engine:
     def __init__(
         self,
         node: str,
-        jurisdiction: Callable[[], str],
+        jurisdiction: str,
         bounds: Bounds,
         store: ObjectStore,
         ledger: Ledger,
@@ -126,7 +126,7 @@ class Engine:
     async def submit(self, spec: jobs_pb2.JobSpec, submitted_by: str = "") -> jobs_pb2.Job:
         """Take charge of a job, as the wire's contract says. Raises Refusal."""
         check_spec(spec)
-        check_jurisdiction(spec, self._node, self._jurisdiction())
+        check_jurisdiction(spec, self._node, self._jurisdiction)
         if known := self._ledger.find(spec.id):
             check_same(known.job, spec)
             await self._ledger.settled(spec.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final
 
+from node_agent.access import EMULATOR, caller
 from node_agent.engine import Engine
 from node_agent.logs import Stream
 from node_agent.services import Context, answer, answers
@@ -24,7 +25,8 @@ class Jobs(jobs_pb2_grpc.JobsServicer):
 
     async def Submit(self, request: jobs_pb2.SubmitRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
         """Take charge of a job."""
-        return await answer(context, self._engine.submit(request.spec))
+        who = caller()
+        return await answer(context, self._engine.submit(request.spec, "" if who == EMULATOR else who.name))
 
     async def Get(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
         """One job."""

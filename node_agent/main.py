@@ -17,25 +17,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from node_agent import init
+from node_agent import identity, init, wire
+from node_agent.audit import Audit
 from node_agent.engine import Bounds, Engine
 from node_agent.executor import Executor
 from node_agent.first_process import FirstProcess
+from node_agent.identity import Credentials, Identity, IdentityError
 from node_agent.journal import Journal, JournalError
 from node_agent.ledger import Ledger
 from node_agent.logs import JobLogs
 from node_agent.peer import Resolver
 from node_agent.server import PlaneError, Planes
-from node_agent.services import Identity
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
 from node_agent.users import JOB_USERS, Users
-from node_agent.wire import DATA_PORT
 
 _log = logging.getLogger(__name__)
 
 JOURNAL = "journal.db"
 _DEFAULT_STORE_BYTES = 2 * 1024**3
+IDENTITY = "identity"
 _FIRST_JOB_USER = 10100
 
 
@@ -57,9 +58,9 @@ def parse_options(argv: Sequence[str]) -> Options:
     """The command line. Ends the process with status 2 and a message if it is wrong."""
     parser = argparse.ArgumentParser(prog="skyrack-agent", description="The program in every node of a skyrack run.")
     parser.add_argument("--name", required=True, help="the node's name")
-    parser.add_argument("--role", required=True, choices=["satellite", "gateway", "terminal"])
+    parser.add_argument("--role", required=True, choices=identity.ROLES)
     parser.add_argument("--address", required=True, type=_ipv4, help="the node's IPv4 address in the emulated network")
-    parser.add_argument("--port", type=int, default=DATA_PORT, help="TCP port of every node's data plane")
+    parser.add_argument("--port", type=int, default=wire.DATA_PORT, help="TCP port of every node's data plane")
     parser.add_argument("--control-socket", required=True, type=Path, help="Unix socket of the control plane")
     parser.add_argument("--store", required=True, type=Path, help="folder for objects, journal and scratch")
     parser.add_argument("--store-bytes", type=int, default=_DEFAULT_STORE_BYTES, help="quota for objects")
@@ -95,17 +96,19 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    identity = replace(options.identity, restarts=restarts)
+    who = replace(options.identity, restarts=restarts)
     journal = Journal(options.store_dir / JOURNAL)
+    audit = Audit(journal)
+    credentials = Credentials(options.store_dir / IDENTITY, who)
     store = ObjectStore(options.store_dir / "objects", options.store_bytes)
-    resolver = Resolver(options.peers, options.port)
+    resolver = Resolver(options.peers, options.port, credentials)
     logs = JobLogs(options.store_dir / "logs")
     first = FirstProcess(channel, options.users)
-    executor = Executor(identity.name, store, options.store_dir / "scratch", logs, first)
+    executor = Executor(who.name, store, options.store_dir / "scratch", logs, first)
     sky = Sky(options.store_dir / "sky")
     engine = Engine(
-        identity.name,
-        lambda: identity.jurisdiction,
+        who.name,
+        who.jurisdiction,
         options.bounds,
         store,
         Ledger(journal),
@@ -114,7 +117,7 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
         logs,
         sky,
     )
-    planes = Planes(identity, store, engine, sky)
+    planes = Planes(who, credentials, audit, store, engine, sky)
     await engine.recover()
     await planes.open_control(options.control_socket)
     opening = asyncio.create_task(planes.open_data(options.port))
@@ -128,6 +131,7 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
         opening.cancel()
         await engine.stop()
         await planes.close()
+        await audit.close()
         journal.close()
 
 
@@ -145,8 +149,9 @@ def main() -> int:
 
 def begin(options: Options) -> int:
     """Be the node's first process until its end. Its exit status. Raises OSError."""
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # the agent forks nothing
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a peer that vanishes is news to the job alone
+    os.environ |= wire.ENVIRONMENT
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # the agent forks before gRPC starts, and not after
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a peer that vanishes is news to the job, one refused to itself
     return init.supervise(lambda channel, restarts: live(options, channel, restarts), options.users)
 
 
@@ -155,9 +160,10 @@ def live(options: Options, channel: socket.socket, restarts: int) -> int:
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
     try:
         lock = _lock(options.store_dir)
+        identity.prepare(options.store_dir / IDENTITY, options.identity.name)
         asyncio.run(serve(options, channel, restarts))
         os.close(lock)
-    except (PlaneError, JournalError) as error:
+    except (PlaneError, IdentityError, JournalError) as error:
         _say(options, error)
         return init.CANNOT_BE
     except OSError as error:

@@ -16,6 +16,7 @@ import grpc
 
 from node_agent import wire
 from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound, OutOfRange, PermissionDenied, Refusal
+from node_agent.identity import Credentials
 from node_agent.store import ObjectStore, chunks_of
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
 
@@ -45,11 +46,20 @@ class Break(Exception):  # noqa: N818 — a state of the network, not a defect
 
 
 class Resolver:
-    """Where nodes are: those given by name, and all that the machine's resolver (/etc/hosts) knows."""
+    """Where nodes are: those given by name, and all that the machine's resolver (/etc/hosts) knows. And how to know
+    that it is them."""
 
-    def __init__(self, peers: Mapping[str, str], port: int) -> None:
+    def __init__(self, peers: Mapping[str, str], port: int, credentials: Credentials) -> None:
         self._peers = dict(peers)
         self._port = port
+        self._credentials = credentials
+
+    def channel(self, node: str, target: str, options: wire.Options) -> grpc.aio.Channel:
+        """A channel to a node, with this node's newest certificate. Raises Break before there is one."""
+        try:
+            return wire.open_channel(self._credentials, node, target, options)
+        except LookupError:
+            raise Break("this node has not been given its certificate yet") from None
 
     async def address(self, node: str) -> tuple[str, int]:
         """The node's IPv4 address, and its agent's port. Raises Break when no such name is known."""
@@ -195,4 +205,6 @@ def meaning(node: str, error: grpc.aio.AioRpcError) -> str:
         return f"no route to {node}"
     if "Connection refused" in details:
         return f"nothing listens at {node} yet"
+    if "handshake failed" in details or "verification" in details:
+        return f"{node} does not prove to be {node}, or does not take this node's certificate"
     return f"no answer from {node}"

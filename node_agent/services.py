@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 
 from node_agent import __version__, wire
+from node_agent.audit import Audit
 from node_agent.engine import Engine
 from node_agent.errors import (
     AlreadyExists,
@@ -24,6 +24,7 @@ from node_agent.errors import (
     PermissionDenied,
     Refusal,
 )
+from node_agent.identity import Credentials, Identity
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore, chunks_of
 from protos.skyrack.v1 import node_pb2, node_pb2_grpc, objects_pb2, objects_pb2_grpc
@@ -115,22 +116,23 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
                 yield objects_pb2.GetResponse(chunk=chunk)
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Who this node is."""
-
-    name: str
-    role: str
-    address: str
-    jurisdiction: str = ""  # where it lies; empty: nobody says
-    restarts: int = 0  # of its agent, by the node's first process
 
 
 class Node(node_pb2_grpc.NodeServicer):
     """The emulator's hand on this node."""
 
-    def __init__(self, identity: Identity, store: ObjectStore, engine: Engine, sky: Sky) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        credentials: Credentials,
+        audit: Audit,
+        store: ObjectStore,
+        engine: Engine,
+        sky: Sky,
+    ) -> None:
         self._identity = identity
+        self._credentials = credentials
+        self._audit = audit
         self._store = store
         self._engine = engine
         self._sky = sky
@@ -148,15 +150,38 @@ class Node(node_pb2_grpc.NodeServicer):
             cpu_s=time.process_time(),
             store_bytes=self._store.used_bytes,
             open_jobs=self._engine.open_jobs,
+            store_quota_bytes=self._store.quota_bytes,
             jurisdiction=self._identity.jurisdiction,
             job_slots=self._engine.slots,
             restarts=self._identity.restarts,
         )
 
+    async def GetSigningRequest(  # noqa: N802
+        self, request: node_pb2.SigningRequestRequest, context: Context
+    ) -> node_pb2.SigningRequest:
+        """A request for a certificate of the node's key, or of a new one."""
+        return node_pb2.SigningRequest(
+            request_pem=await answer(context, self._credentials.request(renew=request.renew))
+        )
+
+    async def SetCertificate(  # noqa: N802
+        self, request: node_pb2.Certificate, context: Context
+    ) -> node_pb2.SetCertificateResponse:
+        """Use a certificate from now on."""
+        await answer(context, self._credentials.accept(request.certificate_pem, request.authority_pem))
+        return node_pb2.SetCertificateResponse()
+
     async def SetSky(self, request: node_pb2.Sky, context: Context) -> node_pb2.SetSkyResponse:  # noqa: N802
         """Know this of the sky."""
         self._sky.tell(request)
         return node_pb2.SetSkyResponse()
+
+    async def Audit(  # noqa: N802
+        self, request: node_pb2.AuditRequest, context: Context
+    ) -> AsyncIterator[node_pb2.AuditEvent]:
+        """What was denied, damaged or repaired here."""
+        async for event in answers(context, self._audit.events(request.after, follow=request.follow)):
+            yield event
 
 
 def _resident_bytes() -> int:

@@ -103,7 +103,7 @@ class ObjectStore:
     def __init__(self, folder: Path, quota_bytes: int) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
-        self._quota_bytes = quota_bytes
+        self.quota_bytes = quota_bytes
         self._partials: dict[str, Partial] = {}
         self._opening = asyncio.Lock()
         self._kept_bytes = sum(path.stat().st_size for path in folder.iterdir())
@@ -244,10 +244,10 @@ class ObjectStore:
         return part
 
     def _check_room(self, more_bytes: int, what: str) -> None:
-        if self.used_bytes + more_bytes > self._quota_bytes:
+        if self.used_bytes + more_bytes > self.quota_bytes:
             raise Exhausted(
                 f"no room for {what}: it needs {more_bytes} bytes more, and {self.used_bytes} of "
-                f"{self._quota_bytes} bytes are taken"
+                f"{self.quota_bytes} bytes are taken"
             )
 
     def _keep(self, part: Partial, path: Path) -> None:

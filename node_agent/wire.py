@@ -1,8 +1,14 @@
-"""gRPC's settings, all of them, for both sides of the data plane."""
+"""gRPC's settings, all of them, for both sides of the data plane, and its mutual TLS."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, TypeAlias
+
+import grpc
+
+from node_agent.identity import Credentials, Held
+
+Options: TypeAlias = tuple[tuple[str, int], ...]
 
 DATA_PORT: Final = 7070
 
@@ -31,6 +37,13 @@ ANSWER_DEADLINE_S: Final = 20.0
 STREAM_DEADLINE_S: Final = 3600.0
 """For a transfer or a watch; silence ends it much sooner, by the pulse."""
 
+ENVIRONMENT: Final = {"GRPC_SSL_CIPHER_SUITES": "ECDHE-PSK-AES128-CBC-SHA"}
+"""TLS 1.3 and no other; to be set before gRPC is first used.
+
+gRPC has no such setting, but takes a list of the suites of TLS 1.2, beside which those of 1.3 always are: the one that
+is named here needs a secret of both ends, and there is none.
+"""
+
 _CLIENT_OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
@@ -41,7 +54,7 @@ _CLIENT_OPTIONS: Final = (
 )
 
 
-def _pings(every_ms: int, deadline_ms: int) -> tuple[tuple[str, int], ...]:
+def _pings(every_ms: int, deadline_ms: int) -> Options:
     # gRPC has two deadlines for a ping; the second is a minute unless told otherwise, and it is the one that counts.
     return (
         ("grpc.keepalive_time_ms", every_ms),
@@ -63,3 +76,35 @@ SERVER_OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
 )
+
+
+def server_credentials(credentials: Credentials) -> grpc.ServerCredentials:
+    """Mutual TLS with what is in use at each handshake: connections that are open go on as they are."""
+    given = _in_use(credentials)
+
+    def newest() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal given
+        if credentials.in_use is given:
+            return None  # the server goes on with what it has
+        given = _in_use(credentials)
+        return _configuration(given)
+
+    fetch: Any = newest  # the stubs do not know of None
+    return grpc.dynamic_ssl_server_credentials(_configuration(given), fetch, require_client_authentication=True)
+
+
+def open_channel(credentials: Credentials, node: str, target: str, options: Options) -> grpc.aio.Channel:
+    """A channel to a node, which must prove that it is the node. Raises LookupError before there is a certificate."""
+    held = _in_use(credentials)
+    proof = grpc.ssl_channel_credentials(held.authority_pem, held.key_pem, held.certificate_pem)
+    return grpc.aio.secure_channel(target, proof, options=(*options, ("grpc.ssl_target_name_override", node)))
+
+
+def _configuration(held: Held) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(held.key_pem, held.certificate_pem)], held.authority_pem)
+
+
+def _in_use(credentials: Credentials) -> Held:
+    if credentials.in_use is None:
+        raise LookupError("there is no certificate yet")
+    return credentials.in_use

@@ -30,5 +30,6 @@ def agent_arguments(spec: NodeSpec, *, as_root: bool) -> list[str]:
         *("--control-socket", f"{CONTROL_DIR}/control.sock"),
         *("--store", STORE_DIR),
         *("--store-bytes", str(spec.store_bytes)),
+        *(("--jurisdiction", spec.jurisdiction) if spec.jurisdiction else ()),
         *(users if as_root else ()),
     ]

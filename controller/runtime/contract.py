@@ -17,6 +17,7 @@ class NodeSpec:
     name: str
     role: str
     address: str  # IPv4 of the node in the emulated network
+    jurisdiction: str  # where it lies, ISO 3166-1 alpha-2; empty: nobody says
     control_dir: Path  # host side; the agent makes `control.sock` in it
     store_dir: Path  # host side; the agent's object store and journal
     hosts_file: Path  # host side; becomes /etc/hosts

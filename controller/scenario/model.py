@@ -307,7 +307,7 @@ class Scenario(Table):
         """Names of all nodes in the timeline's order: satellites first, then ground nodes."""
         return self.satellite_names + tuple(ground.name for ground in self.grounds)
 
-    @property
+    @cached_property
     def jurisdictions(self) -> dict[str, str]:
         """Whose law holds at each node that stands under one: a satellite's flag state, a ground node's country."""
         of_satellites = {name: c.jurisdiction for c in self.constellations for name in c.satellite_names}

@@ -1,4 +1,4 @@
-"""Real agents on loopback addresses, and a link between two of them that is slow and can vanish."""
+"""Real agents on loopback addresses with certificates of one authority, and a link that is slow and can vanish."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from typing import Self
 import grpc
 
 from controller.agents import AgentClient
+from controller.authority import Authority, Subject
 from node_agent.wire import DATA_PORT, PUT_ACCEPTED
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
+from tests.agent.identities import RUN_ID, identity
 
 READY_DEADLINE_S = 60.0
 DONE_DEADLINE_S = 60.0
+ROLES = {"gw": "gateway", "term": "terminal"}
 _SUBNETS = itertools.count()
 
 
@@ -38,20 +41,31 @@ async def until(condition: Callable[[], bool], what: str, deadline_s: float = DO
 class Agent:
     """One agent beneath its first process, both of which can be killed and started again over the same store."""
 
-    def __init__(self, folder: Path, name: str, role: str, address: str, options: list[str]) -> None:
+    def __init__(self, folder: Path, subject: Subject, options: list[str], authority: Authority) -> None:
+        name, role, address = subject.name, subject.role, subject.address
         self.name = name
         self.address = address
+        self.subject = subject
+        self.authority = authority
         self.store = folder / name
         self.control_socket = folder / f"{name}.sock"
         self.log = folder / f"{name}.log"
         self._argv = [sys.executable, "-m", "node_agent", "--name", name, "--role", role, "--address", address]
         self._argv += ["--control-socket", str(self.control_socket), "--store", str(self.store), *options]
         self.process: subprocess.Popen[bytes] | None = None
+        self._meeting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start the process; does not wait for it."""
+        """Start the process; does not wait for it. If it has no certificate, it is given one when it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._argv, stderr=log)
+        self._meeting = asyncio.create_task(self._meet())
+
+    async def _meet(self) -> None:
+        async with AgentClient(self.control_socket, self.name) as client:
+            await client.wait_ready(READY_DEADLINE_S)
+            if not (self.store / "identity" / "credentials.pem").exists():
+                await client.certify(self.authority, self.subject)
 
     def pids(self) -> list[int]:
         """The agent itself, if it lives: the first process forks it, so both have one command line."""
@@ -63,11 +77,12 @@ class Agent:
 
     def signal(self, number: signal.Signals) -> None:
         """Send the agent itself a signal."""
-        (pid,) = self.pids()
-        os.kill(pid, number)
+        os.kill(self.pids()[0], number)  # what is forked for a moment comes after it
 
     def kill(self) -> None:
         """kill -9 of the first process, and wait until the agent is gone too. Idempotent."""
+        if self._meeting is not None:
+            self._meeting.cancel()
         if self.process is not None:
             left = self.pids()
             self.process.kill()
@@ -80,6 +95,8 @@ class Agent:
 
     async def ready(self) -> None:
         """Return when both planes answer."""
+        if self._meeting is not None:
+            await self._meeting
         async with AgentClient(self.control_socket, self.name) as client:
             await client.wait_ready(READY_DEADLINE_S, data_plane=True)
 
@@ -98,6 +115,7 @@ class Fleet:
         self.agents: dict[str, Agent] = {}
         self._subnet = f"127.{100 + os.getpid() % 100}.{(os.getpid() // 100 + next(_SUBNETS)) % 250}"
         self._stack = AsyncExitStack()
+        self.authority = Authority.of(RUN_ID, folder / "authority")
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,7 +137,7 @@ class Fleet:
         via: dict[str, str] | None = None,
         seen_from: dict[str, dict[str, str]] | None = None,
     ) -> None:
-        """Start agents, named "gw…" (gateways) or else (satellites), and wait until they answer.
+        """Start agents, named "gw…" (gateways), "term…" (terminals) or else (satellites), and wait until they answer.
 
         They know each other, those in `via` at the address given there; `seen_from` has what single nodes see so.
         """
@@ -127,8 +145,9 @@ class Fleet:
         for name, address in peers.items():
             seen = peers | (via or {}) | (seen_from or {}).get(name, {})
             known = [f"--peer={other}={where}" for other, where in seen.items()]
-            role = "gateway" if name.startswith("gw") else "satellite"
-            self.agents[name] = Agent(self.folder, name, role, address, [*known, *options])
+            role = next((role for prefix, role in ROLES.items() if name.startswith(prefix)), "satellite")
+            subject = Subject(name, role, address)
+            self.agents[name] = Agent(self.folder, subject, [*known, *options], self.authority)
             self.agents[name].start()
         await asyncio.gather(*(agent.ready() for agent in self.agents.values()))
 
@@ -145,9 +164,14 @@ class Fleet:
         await self._stack.enter_async_context(link.open())
         return link
 
-    async def data_plane(self, name: str) -> DataPlane:
+    async def data_plane(
+        self, name: str, *, as_role: str = "gateway", as_name: str = "", jurisdiction: str = ""
+    ) -> DataPlane:
         """Another node's view of an agent, until the fleet ends."""
-        channel = grpc.aio.insecure_channel(f"ipv4:{self[name].address}:{DATA_PORT}")
+        who = identity(
+            self.folder / "clients", self.authority, as_name or f"other-{as_role}", as_role, jurisdiction=jurisdiction
+        )
+        channel = who.channel(f"ipv4:{self[name].address}:{DATA_PORT}", name)
         await self._stack.enter_async_context(channel)
         return DataPlane(channel)
 
