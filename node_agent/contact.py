@@ -192,7 +192,8 @@ def _why_not(node: str, error: OSError) -> str:
 
 async def _first_answer(node: str, pulse: Pulse) -> None:
     try:
-        await asyncio.wait_for(pulse.read(), wire.HELLO_DEADLINE_S)
+        async with asyncio.timeout(wire.HELLO_DEADLINE_S):
+            await pulse.read()
     except TimeoutError:
         raise Break(f"no answer from {node}") from None
     except grpc.aio.AioRpcError as error:
