@@ -20,7 +20,7 @@ import grpc
 
 from controller.agents import AgentClient
 from node_agent.wire import DATA_PORT, PUT_ACCEPTED
-from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
+from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2, node_pb2_grpc, objects_pb2, objects_pb2_grpc
 
 READY_DEADLINE_S = 60.0
 DONE_DEADLINE_S = 60.0
@@ -63,8 +63,7 @@ class Agent:
 
     def signal(self, number: signal.Signals) -> None:
         """Send the agent itself a signal."""
-        (pid,) = self.pids()
-        os.kill(pid, number)
+        os.kill(min(self.pids()), number)  # later ones are about to be programs of jobs
 
     def kill(self) -> None:
         """kill -9 of the first process, and wait until the agent is gone too. Idempotent."""
@@ -131,6 +130,12 @@ class Fleet:
     async def client(self, name: str) -> AgentClient:
         """The controller's client to an agent, until the fleet ends."""
         return await self._stack.enter_async_context(AgentClient(self[name].control_socket, name))
+
+    async def tell_time(self, name: str, emu_ns: int, scale: float = 1.0) -> None:
+        """Tell an agent the time of the sky, as the emulator does."""
+        clock = node_pb2.NodeClock(emu_ns=emu_ns, at_mono_ns=time.monotonic_ns(), scale=scale)
+        async with grpc.aio.insecure_channel(f"unix:{self[name].control_socket}") as channel:
+            await node_pb2_grpc.NodeStub(channel).SetSky(node_pb2.Sky(clock=clock), timeout=20)
 
     async def link(self, name_at: int, to: str, rate_bps: float) -> Link:
         """A slow link: who dials the address `name_at` reaches the agent `to`."""
