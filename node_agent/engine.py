@@ -419,7 +419,13 @@ class Engine:
                 await self._ledger.advance(spec.id, JOB_STATE_QUEUED, "waiting for its turn")
 
     async def _keep(self, record: Record) -> None:
+        """No process: the objects are here, and are to stay."""
         spec = record.job.spec
+        for each in spec.inputs:
+            if self._store.size_bytes(each.object) is None:
+                raise FailedPrecondition(f"{each.object} has gone from the store of {self._node}")
+        if record.job.state != JOB_STATE_QUEUED:
+            self._ledger.advance(spec.id, JOB_STATE_QUEUED, "everything is here")
         await self._ledger.advance(spec.id, JOB_STATE_SUCCEEDED, f"{len(spec.inputs)} objects are kept")
 
     async def _expire_in_time(self) -> None:

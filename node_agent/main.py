@@ -158,6 +158,7 @@ def begin(options: Options) -> int:
 def live(options: Options, channel: socket.socket, restarts: int) -> int:
     """Be the agent until it is told to end. The exit status of the process."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may grow no more is an error like a full disk
     try:
         lock = _lock(options.store_dir)
         identity.prepare(options.store_dir / IDENTITY, options.identity.name)

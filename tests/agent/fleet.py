@@ -21,7 +21,7 @@ import grpc
 from controller.agents import AgentClient
 from controller.authority import Authority, Subject
 from node_agent.wire import DATA_PORT, PUT_ACCEPTED
-from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
+from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2, node_pb2_grpc, objects_pb2, objects_pb2_grpc
 from tests.agent.identities import RUN_ID, identity
 
 READY_DEADLINE_S = 60.0
@@ -77,7 +77,7 @@ class Agent:
 
     def signal(self, number: signal.Signals) -> None:
         """Send the agent itself a signal."""
-        os.kill(self.pids()[0], number)  # what is forked for a moment comes after it
+        os.kill(min(self.pids()), number)  # later ones are about to be programs of jobs
 
     def kill(self) -> None:
         """kill -9 of the first process, and wait until the agent is gone too. Idempotent."""
@@ -157,6 +157,12 @@ class Fleet:
     async def client(self, name: str) -> AgentClient:
         """The controller's client to an agent, until the fleet ends."""
         return await self._stack.enter_async_context(AgentClient(self[name].control_socket, name))
+
+    async def tell_time(self, name: str, emu_ns: int, scale: float = 1.0) -> None:
+        """Tell an agent the time of the sky, as the emulator does."""
+        clock = node_pb2.NodeClock(emu_ns=emu_ns, at_mono_ns=time.monotonic_ns(), scale=scale)
+        async with grpc.aio.insecure_channel(f"unix:{self[name].control_socket}") as channel:
+            await node_pb2_grpc.NodeStub(channel).SetSky(node_pb2.Sky(clock=clock), timeout=20)
 
     async def link(self, name_at: int, to: str, rate_bps: float) -> Link:
         """A slow link: who dials the address `name_at` reaches the agent `to`."""
