@@ -134,6 +134,7 @@ def rehearse(folder: Path) -> None:
     """Do in an empty folder what every agent does first, so that those forked from here share the memory it takes."""
     ObjectStore(folder / "objects", _DEFAULT_STORE_BYTES)
     Ledger(folder / "jobs")
+    identity.rehearse(folder / IDENTITY)
     asyncio.run(asyncio.sleep(0))
 
 
