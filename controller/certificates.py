@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import cached_property
 from typing import NoReturn
 
@@ -22,9 +22,8 @@ TOLD_REFUSALS = 3
 class Certificates:
     """The certificates of all nodes of a run. Of one event loop."""
 
-    def __init__(self, place: RunPlace, jurisdictions: Mapping[str, str]) -> None:
-        """`jurisdictions`: of nodes that stand in one, ISO 3166-1 alpha-2."""
-        self._place, self._jurisdictions = place, jurisdictions
+    def __init__(self, place: RunPlace) -> None:
+        self._place = place
         self._given: dict[str, tuple[AgentClient, Subject, Issued]] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
 
@@ -34,7 +33,7 @@ class Certificates:
         Raises SkyrackError after deadline_s, or when the agent does not take it.
         """
         await agent.wait_ready(deadline_s)
-        await self._give(agent, Subject(spec.name, spec.role, spec.address, self._jurisdictions.get(spec.name, "")))
+        await self._give(agent, Subject(spec.name, spec.role, spec.address, spec.jurisdiction))
         await agent.wait_ready(deadline_s, data_plane=True)
 
     async def rotate(self, nodes: Collection[str] = ()) -> int:

@@ -62,6 +62,7 @@ TABLE: Final[dict[str, dict[str, Right]]] = {
         ("skyrack.v1.Jobs/Suspend",            YES,     YES,     OWN,     YES),
         ("skyrack.v1.Jobs/Resume",             YES,     YES,     OWN,     YES),
         ("skyrack.v1.Jobs/Return",             YES,     YES,     OWN,     YES),
+        ("skyrack.v1.Jobs/Release",            YES,     YES,     OWN,     YES),
         ("skyrack.v1.Jobs/List",               NO,      YES,     NO,      YES),
         ("skyrack.v1.Node/GetInfo",            NO,      NO,      NO,      YES),
         ("skyrack.v1.Node/GetSigningRequest",  NO,      NO,      NO,      YES),

@@ -48,6 +48,8 @@ class Identity:
     name: str
     role: str
     address: str
+    jurisdiction: str = ""  # where it lies; empty: nobody says
+    restarts: int = 0  # of its agent, by the node's first process
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,6 @@ class Credentials:
         if found is not None and found.certificate_pem:
             with suppress(InvalidArgument):  # it has expired, say: the controller will bring another
                 self._use(_certified(folder / _IN_USE, found, identity))
-
-    @property
-    def jurisdiction(self) -> str:
-        """Where this node stands, by its certificate; empty: nowhere in particular."""
-        subject = self.in_use.subject if self.in_use is not None else None
-        return subject.jurisdiction if subject is not None else ""
 
     async def wait(self) -> None:
         """Wait for the first certificate."""

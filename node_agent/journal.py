@@ -70,13 +70,14 @@ class Journal:
         done = self._ask([(each, ()) for each in schema_sql.split(";") if each.strip()])
         done.result()
 
-    async def write(self, *statements: Statement) -> None:
-        """Do all of it or nothing. After: it is on disk. A caller that is cancelled leaves it to be written.
+    def write(self, *statements: Statement) -> asyncio.Future[None]:
+        """Do all of it or nothing; what is asked for first is done first. When it has been waited for, it is on disk.
 
-        Raises Exhausted when the disk takes no more, DataLoss when the file is damaged, sqlite3.Error for what is wrong
-        with a statement; then nothing was done.
+        A caller that is cancelled, or does not wait, leaves it to be written. Raises, when waited for, Exhausted when
+        the disk takes no more, DataLoss when the file is damaged, sqlite3.Error for what is wrong with a statement;
+        then nothing was done.
         """
-        await asyncio.shield(asyncio.wrap_future(self._ask(statements)))
+        return asyncio.shield(asyncio.wrap_future(self._ask(statements)))
 
     def read(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
         """The rows of a query, among them all that was answered before. Of one thread. Raises DataLoss, Exhausted."""

@@ -8,27 +8,36 @@ import fcntl
 import ipaddress
 import logging
 import os
+import re
 import signal
+import socket
 import sys
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from node_agent import identity, wire
+from node_agent import identity, init, wire
 from node_agent.audit import Audit
-from node_agent.engine import Engine
+from node_agent.engine import Bounds, Engine
+from node_agent.executor import Executor
+from node_agent.first_process import FirstProcess
 from node_agent.identity import Credentials, Identity, IdentityError
 from node_agent.journal import Journal, JournalError
 from node_agent.ledger import Ledger
+from node_agent.logs import JobLogs
 from node_agent.peer import Resolver
 from node_agent.server import PlaneError, Planes
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
+from node_agent.users import JOB_USERS, Users
 
 _log = logging.getLogger(__name__)
 
+JOURNAL = "journal.db"
 _DEFAULT_STORE_BYTES = 2 * 1024**3
 IDENTITY = "identity"
+_FIRST_JOB_USER = 10100
 
 
 @dataclass(frozen=True)
@@ -40,8 +49,9 @@ class Options:
     control_socket: Path
     store_dir: Path
     store_bytes: int
-    job_slots: int
+    bounds: Bounds
     peers: dict[str, str]
+    users: Users | None  # none: all that lives in the node is whoever starts it
 
 
 def parse_options(argv: Sequence[str]) -> Options:
@@ -54,7 +64,9 @@ def parse_options(argv: Sequence[str]) -> Options:
     parser.add_argument("--control-socket", required=True, type=Path, help="Unix socket of the control plane")
     parser.add_argument("--store", required=True, type=Path, help="folder for objects, journal and scratch")
     parser.add_argument("--store-bytes", type=int, default=_DEFAULT_STORE_BYTES, help="quota for objects")
-    parser.add_argument("--job-slots", type=int, default=1, help="how many jobs run at a time")
+    parser.add_argument("--job-slots", type=_count, default=1, help="how many jobs run at a time")
+    parser.add_argument("--max-open-jobs", type=_count, default=10_000, help="how many jobs it has charge of at most")
+    parser.add_argument("--jurisdiction", default="", type=_country, help="where the node lies, as ISO 3166-1 alpha-2")
     parser.add_argument(
         "--peer",
         action="append",
@@ -63,35 +75,49 @@ def parse_options(argv: Sequence[str]) -> Options:
         metavar="NAME=IPV4",
         help="where another node is; others are looked up in /etc/hosts",
     )
+    parser.add_argument("--user", type=int, help="whom to be, when started as root: then jobs are users of their own")
+    parser.add_argument("--first-job-user", type=int, default=_FIRST_JOB_USER, help=f"{JOB_USERS} from this one on")
+    parser.add_argument("--job-processes", type=int, default=64, help="how many threads each may have")
     known = parser.parse_args(argv)
     return Options(
-        identity=Identity(known.name, known.role, known.address),
+        identity=Identity(known.name, known.role, known.address, known.jurisdiction),
         port=known.port,
         control_socket=known.control_socket,
         store_dir=known.store.resolve(),
         store_bytes=known.store_bytes,
-        job_slots=known.job_slots,
+        bounds=Bounds(known.job_slots, known.max_open_jobs),
         peers=dict(known.peer),
+        users=Users(known.user, known.first_job_user, known.job_processes) if known.user else None,
     )
 
 
-async def serve(options: Options) -> None:
+async def serve(options: Options, channel: socket.socket, restarts: int) -> None:
     """Live until SIGTERM or SIGINT. Raises PlaneError."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    journal = Journal(options.store_dir / "journal.db")
+    who = replace(options.identity, restarts=restarts)
+    journal = Journal(options.store_dir / JOURNAL)
     audit = Audit(journal)
-    credentials = Credentials(options.store_dir / IDENTITY, options.identity)
+    credentials = Credentials(options.store_dir / IDENTITY, who)
     store = ObjectStore(options.store_dir / "objects", options.store_bytes)
-    ledger = Ledger(options.store_dir / "jobs")
     resolver = Resolver(options.peers, options.port, credentials)
-    name, role = options.identity.name, options.identity.role
-    sky = Sky()
-    engine = Engine(name, role, store, ledger, resolver, options.store_dir / "scratch", options.job_slots, sky)
-    planes = Planes(options.identity, credentials, audit, store, engine, sky)
-    if os.getpid() == 1:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, engine.orphans.reap)
+    logs = JobLogs(options.store_dir / "logs")
+    first = FirstProcess(channel, options.users)
+    executor = Executor(who.name, store, options.store_dir / "scratch", logs, first)
+    sky = Sky(options.store_dir / "sky")
+    engine = Engine(
+        who.name,
+        who.jurisdiction,
+        options.bounds,
+        store,
+        Ledger(journal),
+        resolver,
+        executor,
+        logs,
+        sky,
+    )
+    planes = Planes(who, credentials, audit, store, engine, sky)
     await engine.recover()
     await planes.open_control(options.control_socket)
     opening = asyncio.create_task(planes.open_data(options.port))
@@ -111,21 +137,37 @@ async def serve(options: Options) -> None:
 
 def main() -> int:
     """The program `skyrack-agent`. Its exit status."""
-    return live(parse_options(sys.argv[1:]))
+    options = parse_options(sys.argv[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        rehearse(Path(folder))
+    try:
+        return begin(options)
+    except OSError as error:
+        _say(options, error)
+        return 1
 
 
-def live(options: Options) -> int:
-    """Be the agent until it is told to end. The exit status of the process."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a peer that vanishes is news to the job, one refused to itself
+def begin(options: Options) -> int:
+    """Be the node's first process until its end. Its exit status. Raises OSError."""
     os.environ |= wire.ENVIRONMENT
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # the agent forks before gRPC starts, and not after
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a peer that vanishes is news to the job, one refused to itself
+    return init.supervise(lambda channel, restarts: live(options, channel, restarts), options.users)
+
+
+def live(options: Options, channel: socket.socket, restarts: int) -> int:
+    """Be the agent until it is told to end. The exit status of the process."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
     try:
         lock = _lock(options.store_dir)
         identity.prepare(options.store_dir / IDENTITY, options.identity.name)
-        asyncio.run(serve(options))
+        asyncio.run(serve(options, channel, restarts))
         os.close(lock)
-    except (PlaneError, IdentityError, JournalError, OSError) as error:
-        sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
+    except (PlaneError, IdentityError, JournalError) as error:
+        _say(options, error)
+        return init.CANNOT_BE
+    except OSError as error:
+        _say(options, error)
         return 1
     return 0
 
@@ -133,14 +175,20 @@ def live(options: Options) -> int:
 def rehearse(folder: Path) -> None:
     """Do in an empty folder what every agent does first, so that those forked from here share the memory it takes."""
     ObjectStore(folder / "objects", _DEFAULT_STORE_BYTES)
-    Ledger(folder / "jobs")
-    identity.rehearse(folder / IDENTITY)
+    journal = Journal(folder / JOURNAL)
+    Ledger(journal)
+    journal.close()
     asyncio.run(asyncio.sleep(0))
+
+
+def _say(options: Options, error: Exception) -> None:
+    sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
 
 
 def _lock(store_dir: Path) -> int:
     """Hold the store for this process alone, until it ends. Raises PlaneError."""
-    store_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store_dir.mkdir(parents=True, exist_ok=True)
+    store_dir.chmod(0o711)  # jobs know the way through it to what is theirs
     lock = os.open(store_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -151,6 +199,19 @@ def _lock(store_dir: Path) -> int:
 
 def _ipv4(text: str) -> str:
     return str(ipaddress.IPv4Address(text))
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _country(text: str) -> str:
+    if not re.fullmatch("([A-Z]{2})?", text):
+        raise ValueError(text)
+    return text
 
 
 def _peer(text: str) -> tuple[str, str]:

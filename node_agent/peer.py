@@ -1,4 +1,4 @@
-"""One contact with another agent over the data plane: a channel, its calls, and what its errors mean.
+"""Another agent, over the data plane: its calls, and what their errors mean.
 
 What the network does is a Break: another contact may do better. What the peer decides is a Refusal: it will not.
 """
@@ -8,21 +8,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Final
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from node_agent import wire
-from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound, PermissionDenied, Refusal
+from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound, OutOfRange, PermissionDenied, Refusal
 from node_agent.identity import Credentials
 from node_agent.store import ObjectStore, chunks_of
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
-
-T = TypeVar("T")
-Pulse: TypeAlias = grpc.aio.UnaryStreamCall[Any, health_pb2.HealthCheckResponse]
 
 _RESOLVE_DEADLINE_S = 2.0
 
@@ -39,6 +35,7 @@ _REFUSALS: Final[Mapping[grpc.StatusCode, type[Refusal]]] = {
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.DATA_LOSS: DataLoss,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Exhausted,
+    grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
 }
@@ -64,8 +61,8 @@ class Resolver:
         except LookupError:
             raise Break("this node has not been given its certificate yet") from None
 
-    async def target(self, node: str) -> str:
-        """The node's place for gRPC. Raises Break when no such name is known."""
+    async def address(self, node: str) -> tuple[str, int]:
+        """The node's IPv4 address, and its agent's port. Raises Break when no such name is known."""
         address = self._peers.get(node)
         if address is None:
             resolving = asyncio.get_running_loop().getaddrinfo(
@@ -76,7 +73,7 @@ class Resolver:
             except (socket.gaierror, UnicodeError, TimeoutError):
                 raise Break(f"no node is called {node}") from None
             address = str(found[0][4][0])
-        return f"ipv4:{address}:{self._port}"
+        return address, self._port
 
 
 class Peer:
@@ -114,6 +111,33 @@ class Peer:
             request = jobs_pb2.WatchJobRequest(id=job_id)
             async for job in self._jobs.Watch(request, timeout=wire.STREAM_DEADLINE_S):
                 yield job
+
+    async def suspend(self, job_id: str, *, suspend: bool) -> None:
+        """Have the job stopped there, or let it go on."""
+        with self._listening():
+            if suspend:
+                await self._jobs.Suspend(jobs_pb2.SuspendJobRequest(id=job_id), timeout=wire.ANSWER_DEADLINE_S)
+            else:
+                await self._jobs.Resume(jobs_pb2.ResumeJobRequest(id=job_id), timeout=wire.ANSWER_DEADLINE_S)
+
+    async def give_back(self, job: jobs_pb2.Job) -> None:
+        """Hand it a result on the way back, whose outputs it has. After: it has charge of it."""
+        with self._listening():
+            await self._jobs.Return(jobs_pb2.ReturnJobRequest(job=job), timeout=wire.ANSWER_DEADLINE_S)
+
+    async def release(self, job_id: str) -> None:
+        """Say that the job's result is safe here."""
+        with self._listening():
+            await self._jobs.Release(jobs_pb2.ReleaseJobRequest(id=job_id), timeout=wire.ANSWER_DEADLINE_S)
+
+    async def log(
+        self, job_id: str, stream: jobs_pb2.LogStream.ValueType, offset_bytes: int
+    ) -> AsyncIterator[jobs_pb2.LogChunk]:
+        """What the job writes, from an offset, until it is final."""
+        request = jobs_pb2.ReadLogRequest(id=job_id, stream=stream, offset_bytes=offset_bytes, follow=True)
+        with self._listening():
+            async for chunk in self._jobs.ReadLog(request, timeout=wire.STREAM_DEADLINE_S):
+                yield chunk
 
     async def committed_bytes(self, name: str) -> int:
         """How much of an object it has."""
@@ -169,60 +193,12 @@ class Peer:
             yield
         except grpc.aio.AioRpcError as error:
             if error.code() in _BREAKS:
-                raise Break(_meaning(self.node, error)) from error
+                raise Break(meaning(self.node, error)) from error
             said = f"{self.node} says: {error.details()}"
             raise _REFUSALS.get(error.code(), Refusal)(said) from error
 
 
-async def in_contact(node: str, resolver: Resolver, action: Callable[[Peer], Awaitable[T]]) -> T:
-    """Do something with a node over a fresh channel; nothing of an earlier one (TCP timers, back-off) delays it.
-
-    Raises Break within two seconds if the node does not answer, and within three when it falls silent later: the
-    action is cancelled wherever it is.
-    """
-    target = await resolver.target(node)
-    async with (
-        resolver.channel(node, target, wire.PULSE_OPTIONS) as pulse_channel,
-        resolver.channel(node, target, wire.DATA_OPTIONS) as channel,
-    ):
-        pulse = health_pb2_grpc.HealthStub(pulse_channel).Watch(
-            health_pb2.HealthCheckRequest(), timeout=wire.STREAM_DEADLINE_S
-        )
-        channel.get_state(try_to_connect=True)  # both dial at once: round trips are long up there
-        await _first_answer(node, pulse)
-        work = asyncio.ensure_future(action(Peer(node, channel)))
-        silence = asyncio.create_task(_until_silent(node, pulse))
-        try:
-            await asyncio.wait({work, silence}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            work.cancel()
-            silence.cancel()
-            await asyncio.wait({work, silence})
-        if work.cancelled():
-            raise Break(silence.result())
-        return work.result()
-
-
-async def _first_answer(node: str, pulse: Pulse) -> None:
-    try:
-        await asyncio.wait_for(pulse.read(), wire.HELLO_DEADLINE_S)
-    except TimeoutError:
-        raise Break(f"no answer from {node}") from None
-    except grpc.aio.AioRpcError as error:
-        raise Break(_meaning(node, error)) from error
-
-
-async def _until_silent(node: str, pulse: Pulse) -> str:
-    """Return when the node gives no sign of life any more: how that showed."""
-    try:
-        while await pulse.read() is not grpc.aio.EOF:
-            continue
-    except grpc.aio.AioRpcError as error:
-        return _meaning(node, error)
-    return f"{node} is shutting down"
-
-
-def _meaning(node: str, error: grpc.aio.AioRpcError) -> str:
+def meaning(node: str, error: grpc.aio.AioRpcError) -> str:
     """gRPC's words for a break, for people."""
     details = error.details() or ""
     if "unreachable" in details or "No route to host" in details:

@@ -25,7 +25,8 @@ from node_agent.audit import Audit
 from node_agent.engine import Engine
 from node_agent.errors import Refusal
 from node_agent.identity import Credentials, Identity
-from node_agent.services import Jobs, Node, Objects
+from node_agent.job_service import Jobs
+from node_agent.services import Node, Objects
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2_grpc, objects_pb2_grpc

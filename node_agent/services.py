@@ -1,4 +1,4 @@
-"""The wire's services, each call a verb of the room behind it; refusals become statuses."""
+"""What the services have in common, that of the store, and that of the node itself; refusals become statuses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from node_agent.errors import (
 from node_agent.identity import Credentials, Identity
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore, chunks_of
-from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2, node_pb2_grpc, objects_pb2, objects_pb2_grpc
+from protos.skyrack.v1 import node_pb2, node_pb2_grpc, objects_pb2, objects_pb2_grpc
 
 T = TypeVar("T")
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -44,14 +44,16 @@ _STATUS: Final[dict[type[Refusal], grpc.StatusCode]] = {
 }
 
 
-async def _answer(context: Context, work: Awaitable[T]) -> T:
+async def answer(context: Context, work: Awaitable[T]) -> T:
+    """What the work comes to; a refusal as its status."""
     try:
         return await work
     except Refusal as refusal:
         await context.abort(_STATUS[type(refusal)], str(refusal))
 
 
-async def _answers(context: Context, items: AsyncIterator[T]) -> AsyncIterator[T]:
+async def answers(context: Context, items: AsyncIterator[T]) -> AsyncIterator[T]:
+    """What the work comes to, one after the other; a refusal as its status."""
     try:
         async for item in items:
             yield item
@@ -67,19 +69,19 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
 
     async def Stat(self, request: objects_pb2.StatRequest, context: Context) -> objects_pb2.ObjectInfo:  # noqa: N802
         """What is here of an object."""
-        return await _answer(context, self._info(request.object))
+        return await answer(context, self._info(request.object))
 
     async def Put(  # noqa: N802
         self, request_iterator: AsyncIterator[objects_pb2.PutRequest], context: Context
     ) -> objects_pb2.ObjectInfo:
         """Receive an object, or the rest of one."""
-        return await _answer(context, self._put(aiter(request_iterator), context))
+        return await answer(context, self._put(aiter(request_iterator), context))
 
     async def Get(  # noqa: N802
         self, request: objects_pb2.GetRequest, context: Context
     ) -> AsyncIterator[objects_pb2.GetResponse]:
         """Send an object, or the rest of one."""
-        async for response in _answers(context, self._get(request)):
+        async for response in answers(context, self._get(request)):
             yield response
 
     async def _info(self, name: str) -> objects_pb2.ObjectInfo:
@@ -114,32 +116,6 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
                 yield objects_pb2.GetResponse(chunk=chunk)
 
 
-class Jobs(jobs_pb2_grpc.JobsServicer):
-    """The engine, on the wire."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def Submit(self, request: jobs_pb2.SubmitRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        """Take charge of a job."""
-        return await _answer(context, self._engine.submit(request.spec))
-
-    async def Get(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        """One job."""
-        return await _answer(context, self._engine.job(request.id))
-
-    async def List(self, request: jobs_pb2.ListJobsRequest, context: Context) -> jobs_pb2.ListJobsResponse:  # noqa: N802
-        """All jobs."""
-        return jobs_pb2.ListJobsResponse(jobs=self._engine.jobs())
-
-    async def Watch(self, request: jobs_pb2.WatchJobRequest, context: Context) -> AsyncIterator[jobs_pb2.Job]:  # noqa: N802
-        """A job now and at every change."""
-        async for job in _answers(context, self._engine.watch(request.id, request.after_revision)):
-            yield job
-
-    async def Cancel(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        """End a job."""
-        return await _answer(context, self._engine.cancel(request.id))
 
 
 class Node(node_pb2_grpc.NodeServicer):
@@ -175,8 +151,9 @@ class Node(node_pb2_grpc.NodeServicer):
             store_bytes=self._store.used_bytes,
             open_jobs=self._engine.open_jobs,
             store_quota_bytes=self._store.quota_bytes,
-            jurisdiction=self._credentials.jurisdiction,
+            jurisdiction=self._identity.jurisdiction,
             job_slots=self._engine.slots,
+            restarts=self._identity.restarts,
         )
 
     async def GetSigningRequest(  # noqa: N802
@@ -184,14 +161,14 @@ class Node(node_pb2_grpc.NodeServicer):
     ) -> node_pb2.SigningRequest:
         """A request for a certificate of the node's key, or of a new one."""
         return node_pb2.SigningRequest(
-            request_pem=await _answer(context, self._credentials.request(renew=request.renew))
+            request_pem=await answer(context, self._credentials.request(renew=request.renew))
         )
 
     async def SetCertificate(  # noqa: N802
         self, request: node_pb2.Certificate, context: Context
     ) -> node_pb2.SetCertificateResponse:
         """Use a certificate from now on."""
-        await _answer(context, self._credentials.accept(request.certificate_pem, request.authority_pem))
+        await answer(context, self._credentials.accept(request.certificate_pem, request.authority_pem))
         return node_pb2.SetCertificateResponse()
 
     async def SetSky(self, request: node_pb2.Sky, context: Context) -> node_pb2.SetSkyResponse:  # noqa: N802
@@ -203,7 +180,7 @@ class Node(node_pb2_grpc.NodeServicer):
         self, request: node_pb2.AuditRequest, context: Context
     ) -> AsyncIterator[node_pb2.AuditEvent]:
         """What was denied, damaged or repaired here."""
-        async for event in _answers(context, self._audit.events(request.after, follow=request.follow)):
+        async for event in answers(context, self._audit.events(request.after, follow=request.follow)):
             yield event
 
 

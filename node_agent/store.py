@@ -206,18 +206,24 @@ class ObjectStore:
             if found != digest:
                 raise DataLoss(f"the bytes sent as {name} hash to sha256:{found}; they are dropped")
 
-    async def adopt(self, path: Path) -> tuple[str, int]:
-        """Take a file of this file system into the store (the file is moved). Its name as an object, and its size.
+    async def adopt_fd(self, fd: int, what: str) -> tuple[str, int]:
+        """Copy a file's bytes, from its start, into the store. Its name as an object, and its size.
 
-        Raises Exhausted.
+        Raises Exhausted, which names `what`.
         """
-        digest, size_bytes = await to_its_end(_synced_digest, path)
-        name = f"sha256:{digest}"
-        if self.size_bytes(name) is None:
-            self._check_room(size_bytes, path.name)
-            os.replace(path, self._path(name))
-            await to_its_end(sync_folder, self._folder)
-            self._kept_bytes += size_bytes
+        self._check_room(os.fstat(fd).st_size, what)
+        aside = self._folder / f"adopted-{os.urandom(8).hex()}.new"
+        try:
+            with _full_disk_is_exhausted():
+                digest, size_bytes = await to_its_end(_copy_synced, fd, aside)
+            name = f"sha256:{digest}"
+            if self.size_bytes(name) is None:
+                self._check_room(size_bytes, what)
+                os.replace(aside, self._path(name))
+                await to_its_end(sync_folder, self._folder)
+                self._kept_bytes += size_bytes
+        finally:
+            aside.unlink(missing_ok=True)
         return name, size_bytes
 
     async def _open_partial(self, name: str, size_bytes: int) -> Partial:
@@ -266,11 +272,17 @@ def _full_disk_is_exhausted() -> Iterator[None]:
         raise Exhausted(f"the node's disk is full: {error}") from error
 
 
-def _synced_digest(path: Path) -> tuple[str, int]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+def _copy_synced(fd: int, path: Path) -> tuple[str, int]:
+    """Copy as many bytes as a file has now; another may still write to it. Their digest, and how many."""
+    digest, at_bytes, size_bytes = hashlib.sha256(), 0, os.fstat(fd).st_size
+    with path.open("xb", buffering=0) as file:
+        while chunk := os.pread(fd, min(CHUNK_BYTES, size_bytes - at_bytes), at_bytes):
+            digest.update(chunk)
+            at_bytes += len(chunk)
+            while chunk:
+                chunk = chunk[file.write(chunk) :]
         os.fsync(file.fileno())
-        return digest, os.fstat(file.fileno()).st_size
+    return digest.hexdigest(), at_bytes
 
 
 def sync_folder(folder: Path) -> None:

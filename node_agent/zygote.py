@@ -6,8 +6,8 @@ first brings the `Ground` of all nodes, then a `Birth` a node. Each agent answer
 a process namespace that has all others in it: when the socket closes, or the zygote dies, every node dies with it. So
 whoever owns the socket owns the nodes, also after kill -9.
 
-An agent is the first process in namespaces of its own (network, processes, mounts, host name, messages, cgroup).
-Forked, agents share the pages of everything that was imported.
+What is forked is a node's first process (`init`), in namespaces of its own (network, processes, mounts, host name,
+messages, cgroup), which forks the agent. So all of them share the pages of everything that was imported.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import NoReturn
 
 from node_agent import main as agent
 from node_agent import nodes_root, seclusion
+from node_agent.users import Users
 
 MESSAGE_BYTES = 64 * 1024
 LOG = "agent.log"
@@ -49,8 +50,6 @@ class Ground:
     store_root: str  # and here its store
     hosts_file: str
     cgroups: list[str]  # folders in each of which every node has one of its own, by its number; may be empty
-    uid: int  # whom nodes run as; 0 in a user namespace
-    gid: int
 
 
 @dataclass(frozen=True)
@@ -125,12 +124,11 @@ def _live(control: socket.socket, ground: Ground, birth: Birth, options: agent.O
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        _settle(ground, birth, cgroups)
-        seclusion.drop_privileges(ground.uid, ground.gid)
+        _settle(ground, birth, cgroups, options.users)
         seclusion.name_process(birth.name)
         control.send(json.dumps({"name": birth.name}).encode())
         control.close()
-        status = agent.live(options)
+        status = agent.begin(options)
     except OSError as error:
         control.send(json.dumps({"name": birth.name, "error": str(error)}).encode())
     finally:
@@ -138,7 +136,7 @@ def _live(control: socket.socket, ground: Ground, birth: Birth, options: agent.O
         os._exit(status)
 
 
-def _settle(ground: Ground, birth: Birth, cgroups: list[int]) -> None:
+def _settle(ground: Ground, birth: Birth, cgroups: list[int], users: Users | None) -> None:
     """Be where the node shall be: its limits, its namespaces, its root, its name."""
     for folder in cgroups:
         joined = os.open(f"{birth.folder}/cgroup.procs", os.O_WRONLY, dir_fd=folder)
@@ -150,7 +148,8 @@ def _settle(ground: Ground, birth: Birth, cgroups: list[int]) -> None:
     socket.sethostname(birth.name)
     quiet = os.open("/dev/null", os.O_RDONLY)
     log = os.open(nodes_root.STORE / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.fchown(log, ground.uid, ground.gid)
+    if users is not None:
+        os.fchown(log, users.agent, users.agent)
     for source, target in ((quiet, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     os.close(quiet)

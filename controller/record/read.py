@@ -84,6 +84,14 @@ def read_record(run_dir: Path) -> RunRecord:
     return RunRecord(manifest, tuple(steps), samples, tuple(jobs), tuple(workloads), tuple(events))
 
 
+def last_instant_s(run_dir: Path) -> float | None:
+    """The sky's time at the newest event of a record, also of a run that was killed; None where there is none."""
+    newest_s = None
+    for line in _lines(run_dir / "events.jsonl"):
+        newest_s = float(line["t_s"])
+    return newest_s
+
+
 def _window(key: tuple[str, str], on: Event, end_s: float) -> FaultWindow:
     target, fault = key
     return FaultWindow(target, fault, str(on.fields.get("mode", "")), on.t_s, end_s)

@@ -31,6 +31,7 @@ NODE_PACKAGES = (
     "protobuf",
     "pycparser",
     "typing-extensions",
+    "wasmtime",
 )
 
 

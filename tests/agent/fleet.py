@@ -39,7 +39,7 @@ async def until(condition: Callable[[], bool], what: str, deadline_s: float = DO
 
 
 class Agent:
-    """One agent, as a process that can be killed, frozen and started again over the same store."""
+    """One agent beneath its first process, both of which can be killed and started again over the same store."""
 
     def __init__(self, folder: Path, subject: Subject, options: list[str], authority: Authority) -> None:
         name, role, address = subject.name, subject.role, subject.address
@@ -67,19 +67,31 @@ class Agent:
             if not (self.store / "identity" / "credentials.pem").exists():
                 await client.certify(self.authority, self.subject)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send the process a signal."""
+    def pids(self) -> list[int]:
+        """The agent itself, if it lives: the first process forks it, so both have one command line."""
         assert self.process is not None
-        self.process.send_signal(number)
+        first, children = Path(f"/proc/{self.process.pid}"), ""
+        with suppress(OSError):
+            children = (first / f"task/{self.process.pid}/children").read_text()
+        return [pid for pid in map(int, children.split()) if command_line(pid) == command_line(self.process.pid)]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the agent itself a signal."""
+        os.kill(self.pids()[0], number)  # what is forked for a moment comes after it
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone. Idempotent."""
+        """kill -9 of the first process, and wait until the agent is gone too. Idempotent."""
         if self._meeting is not None:
             self._meeting.cancel()
         if self.process is not None:
+            left = self.pids()
             self.process.kill()
             self.process.wait(10)
             self.process = None
+            until_mono_s = time.monotonic() + 10
+            while any(command_line(pid) for pid in left):
+                assert time.monotonic() < until_mono_s, f"{left} outlive their first process"
+                time.sleep(0.005)
 
     async def ready(self) -> None:
         """Return when both planes answer."""
@@ -118,14 +130,21 @@ class Fleet:
         """An address of this fleet's subnet."""
         return f"{self._subnet}.{host}"
 
-    async def launch(self, *nodes: str, options: tuple[str, ...] = (), via: dict[str, str] | None = None) -> None:
+    async def launch(
+        self,
+        *nodes: str,
+        options: tuple[str, ...] = (),
+        via: dict[str, str] | None = None,
+        seen_from: dict[str, dict[str, str]] | None = None,
+    ) -> None:
         """Start agents, named "gw…" (gateways), "term…" (terminals) or else (satellites), and wait until they answer.
 
-        They know each other, those in `via` at the address given there.
+        They know each other, those in `via` at the address given there; `seen_from` has what single nodes see so.
         """
         peers = {name: self.address(1 + number) for number, name in enumerate(nodes)}
-        known = [f"--peer={name}={address}" for name, address in (peers | (via or {})).items()]
         for name, address in peers.items():
+            seen = peers | (via or {}) | (seen_from or {}).get(name, {})
+            known = [f"--peer={other}={where}" for other, where in seen.items()]
             role = next((role for prefix, role in ROLES.items() if name.startswith(prefix)), "satellite")
             subject = Subject(name, role, address)
             self.agents[name] = Agent(self.folder, subject, [*known, *options], self.authority)
@@ -287,6 +306,14 @@ class Link:
             await writer.drain()
         with suppress(OSError):
             writer.write_eof()
+
+
+def command_line(pid: int) -> bytes:
+    """Of a process that lives; else empty."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def processes_with(text: bytes) -> list[int]:

@@ -55,6 +55,7 @@ def specs_of(place: RunPlace, n_node: int) -> list[NodeSpec]:
             name=f"node{index}",
             role="satellite" if index else "gateway",
             address=f"10.64.0.{index + 1}",
+            jurisdiction="",
             control_dir=place.control_dir(index),
             store_dir=place.store_dir(index),
             hosts_file=place.hosts_file,

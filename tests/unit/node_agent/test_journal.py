@@ -62,8 +62,7 @@ async def test_one_write_is_all_or_nothing_and_alone_in_its_error(journal: Journ
 
 async def test_a_cancelled_caller_leaves_what_it_asked_for_to_be_written(journal: Journal) -> None:
     """Who is cancelled while it waits for the disk has asked all the same: the order of what is written stays."""
-    asked = asyncio.create_task(journal.write((INSERT, ("a", 1))))
-    await asyncio.sleep(0)
+    asked = journal.write((INSERT, ("a", 1)))
     asked.cancel()
     await journal.write(("UPDATE fact SET value = 2 WHERE name = 'a'", ()))
     assert journal.read("SELECT value FROM fact") == [(2,)]

@@ -41,19 +41,20 @@ def test_a_step_is_taken_if_and_only_if_the_table_has_it(before: int, after: int
 
 def test_a_note_changes_the_reason_alone() -> None:
     """Progress counts as a revision and leaves no trace in the history."""
-    job = accepted(JobSpec(id="x"), "gw", 1)
+    job = accepted(JobSpec(id="x"), "gw", 1, None)
     told = noted(job, "40 %")
     assert (told.reason, told.revision, told.history) == ("40 %", job.revision + 1, job.history)
 
 
 def test_only_inputs_that_lie_elsewhere_are_fetched() -> None:
-    """What is at the gateway, or where the job runs, is not fetched; a job without such inputs is queued at once."""
+    """Where a job runs, what lies elsewhere is fetched, and nowhere else; without such inputs it is queued at once."""
     here, there, far = JobInput(object="a"), JobInput(object="b", at_node="sat"), JobInput(object="c", at_node="far")
-    assert away_inputs(JobSpec(on_node="sat", inputs=[here, there, far]), "gw") == [far]
+    assert away_inputs(JobSpec(on_node="sat", inputs=[here, there, far]), "gw") == []
+    assert away_inputs(JobSpec(on_node="sat", inputs=[here, there, far]), "sat") == [far]
     assert away_inputs(JobSpec(inputs=[here, there, far]), "gw") == [there, far]
-    assert accepted(JobSpec(id="x", inputs=[here]), "gw", 1).state == jobs_pb2.JOB_STATE_QUEUED
-    assert accepted(JobSpec(id="x", inputs=[far]), "gw", 1).reason == "calling far"
-    assert accepted(JobSpec(id="x", on_node="sat"), "gw", 1).state == jobs_pb2.JOB_STATE_WAITING_CONTACT
+    assert accepted(JobSpec(id="x", inputs=[here]), "gw", 1, None).state == jobs_pb2.JOB_STATE_QUEUED
+    assert accepted(JobSpec(id="x", inputs=[far]), "gw", 1, None).reason == "calling far"
+    assert accepted(JobSpec(id="x", on_node="sat"), "gw", 1, None).state == jobs_pb2.JOB_STATE_WAITING_CONTACT
 
 
 def test_agent_and_package_have_one_version() -> None:
