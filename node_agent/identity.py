@@ -10,6 +10,7 @@ later `python -m node_agent.identity FOLDER NAME`. All else is done with what Py
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
 import re
 import ssl
@@ -178,6 +179,26 @@ def make_key(folder: Path, name: str) -> None:
     _write(folder / _NEW, key_pem + request.sign(key, hashes.SHA256()).public_bytes(pem))
     (folder / _NEW).replace(folder / _NEXT)
     sync_folder(folder)
+
+
+def rehearse(folder: Path) -> None:
+    """Make a key and prove a certificate of it once, so that who is forked from here shares the memory it takes."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    folder.mkdir()
+    make_key(folder, "rehearsal")
+    held = _read(folder / _NEXT)
+    assert held is not None
+    key: Any = serialization.load_pem_private_key(held.key_pem, password=None)
+    names = x509.SubjectAlternativeName(
+        [x509.DNSName("rehearsal"), x509.UniformResourceIdentifier("skyrack://none/satellite/rehearsal")]
+    )
+    now = datetime.datetime.now(datetime.UTC)
+    own = x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), 1, now, now + datetime.timedelta(1))
+    pem = own.add_extension(names, critical=True).sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    _write(folder / _PROPOSED, held.key_pem + pem)
+    _certified(folder / _PROPOSED, Held(held.key_pem, held.request_pem, pem, pem), Identity("rehearsal", "satellite", ""))
 
 
 async def _make_key_apart(folder: Path, name: str) -> None:
