@@ -13,7 +13,7 @@ from controller.api.live import Context, LiveService, answered, override_message
 from controller.emulation import Emulation
 from controller.errors import InputError, SkyrackError
 from controller.jobs.desk import GatewayJob
-from controller.timeline import LinkKind
+from controller.timeline import LinkKind, Role
 from protos.skyrack.v1 import controller_pb2, controller_pb2_grpc, jobs_pb2, objects_pb2
 
 STOP_GRACE_S = 1.0
@@ -114,6 +114,7 @@ def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
             illumination_ratio=float(illumination_ratio[index]),
             blackout=emulation.blackout_of(node.name),
             down=emulation.down_of(node.name),
+            ground_link_bytes=0 if node.role is Role.SATELLITE else emulation.ground_bytes(node.name),
         )
         for index, (node, handle) in enumerate(zip(timeline.nodes, emulation.handles, strict=False))
     ]

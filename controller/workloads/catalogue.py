@@ -173,7 +173,7 @@ CATALOGUE: Mapping[str, Workload] = {
         ),
         Workload(
             "changes", "find what changed between two looks", "detect_changes.py", ("changes.json",),
-            512, "pixels a side", 256, 30.0, _changes_wrong,
+            512, "pixels a side", 384, 30.0, _changes_wrong,
             capture="capture_pair.py", captured=("before.npy", "after.npy"),
         ),
         Workload(

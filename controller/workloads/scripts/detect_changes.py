@@ -1,11 +1,12 @@
 """Find what has changed between two looks at one place, and leave `changes.json`.
 
 The looks are registered by phase correlation (C. D. Kuglin and D. C. Hines, "The phase correlation image alignment
-method", Proc. IEEE Int. Conf. on Cybernetics and Society, 1975) under a Hann window, to whole pixels. Gain and offset
-are fitted to the pixels that have not changed, found by leaving out what lies far off the fit and fitting again, in the
-manner of J. R. Schott et al., "Radiometric scene normalization using pseudoinvariant features", Remote Sensing of
-Environment 26 (1988). A pixel has changed where it differs by more than eight deviations, by the median absolute
-deviation; touching ones, nine at least, are one change. Boxes are in the pixels of the first look.
+method", Proc. IEEE Int. Conf. on Cybernetics and Society, 1975) under a Hann window, to whole pixels; its highest peaks
+are held against the looks themselves, for noise has peaks too. Gain and offset are fitted to the pixels that have not
+changed, found by leaving out what lies far off the fit and fitting again, in the manner of J. R. Schott et al.,
+"Radiometric scene normalization using pseudoinvariant features", Remote Sensing of Environment 26 (1988). A pixel has
+changed where it differs by more than eight deviations, by the median absolute deviation; touching ones, nine at least,
+are one change. Boxes are in the pixels of the first look.
 """
 
 import json
@@ -18,17 +19,7 @@ DEVIATIONS = 8.0
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 FITS = 5
 LEAST_PIXELS = 9
-
-
-def shift(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
-    """By how many rows and columns the second look is displaced."""
-    window = np.outer(np.hanning(before.shape[0]), np.hanning(before.shape[1]))
-    first, second = (np.fft.rfft2((look - look.mean()) * window) for look in (before, after))
-    cross = second * first.conj()
-    peak = np.argmax(np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-9), s=before.shape))
-    down, right = (int(at) for at in np.unravel_index(peak, before.shape))
-    rows, columns = before.shape
-    return (down - rows if down > rows // 2 else down), (right - columns if right > columns // 2 else right)
+PEAKS = 16
 
 
 def overlap(before: np.ndarray, after: np.ndarray, down: int, right: int) -> tuple[np.ndarray, np.ndarray, int, int]:
@@ -38,6 +29,33 @@ def overlap(before: np.ndarray, after: np.ndarray, down: int, right: int) -> tup
     height, width = rows - abs(down), columns - abs(right)
     second = after[top + down : top + down + height, left + right : left + right + width]
     return before[top : top + height, left : left + width], second, top, left
+
+
+def shift(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
+    """By how many rows and columns the second look is displaced: the best of the highest peaks, and of those beside."""
+    window = np.outer(np.hanning(before.shape[0]), np.hanning(before.shape[1]))
+    first, second = (np.fft.rfft2((look - look.mean()) * window) for look in (before, after))
+    cross = second * first.conj()
+    surface = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-9), s=before.shape)
+    rows, columns = before.shape
+
+    def likeness(place: tuple[int, int]) -> float:
+        """Correlation of what both looks see; the least there is where that is less than half a side."""
+        if abs(place[0]) > rows // 2 or abs(place[1]) > columns // 2:
+            return -1.0
+        one, other, _, _ = overlap(before, after, *place)
+        return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+    peaks = np.argsort(surface, axis=None)[-PEAKS:]
+    places = [(int(at) // columns, int(at) % columns) for at in peaks]
+    signed = [(down - rows * (down > rows // 2), right - columns * (right > columns // 2)) for down, right in places]
+    best = max(signed, key=likeness)
+    while True:
+        beside = [(best[0] + down, best[1] + right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+        better = max(beside, key=likeness)
+        if likeness(better) <= likeness(best):
+            return best
+        best = better
 
 
 def deviation(values: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from controller.workloads.catalogue import CATALOGUE, Workload, script, workload
 
 SEED = 20_260_101
 SMALL = {
-    "hot-spots": 512, "compress": 200, "compress-near": 200, "changes": 256, "classify": 64, "hash": 2, "matrix": 96,
+    "hot-spots": 512, "compress": 200, "compress-near": 200, "changes": 384, "classify": 64, "hash": 2, "matrix": 96,
     "files": 40,
 }  # fmt: skip
 LIMIT_S = 60
