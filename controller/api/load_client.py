@@ -67,3 +67,8 @@ class LoadClient:
     async def cancel(self, job_id: str) -> None:
         """Ask for a job's end."""
         await asyncio.to_thread(self._client.cancel, job_id)
+
+    async def delete(self, via: str, name: str) -> None:
+        """Have a node on the ground forget an object."""
+        with told():
+            await self._stub.DeleteObject(controller_pb2.ViaObjectRequest(via=via, object=name), timeout=CALL_S)

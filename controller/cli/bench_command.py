@@ -100,10 +100,17 @@ def _on_own_run(
     """Bring a scenario up, offer it, and take the run down again."""
     from controller.api.load_client import LoadClient
     from controller.emulation import Emulation
-    from controller.launch import RunOptions, launch
-    from controller.workloads.open_load import OpenLoad
+    from controller.launch import RunOptions, asked_for, launch
+    from controller.workloads.open_load import OpenLoad, where_asked
     from controller.workloads.sky_view import SkyView
 
+    # The sky's last state stays: a load may take longer than the scenario has.
+    options = RunOptions(scenario, runtime, shaper, out_dir=out_dir, hold=True)
+    _, parsed = asked_for(options)
+    terminals, gateways = (
+        [ground.name for ground in parsed.grounds if ground.role == role] for role in ("terminal", "gateway")
+    )
+    where_asked(asked, terminals, gateways)  # refuses what cannot be before anything starts
     outcomes: list[Outcome] = []
 
     async def offer(emulation: Emulation) -> Sequence[LoadResult]:
@@ -114,8 +121,7 @@ def _on_own_run(
         return outcomes[0].results
 
     try:
-        # The sky's last state stays: a load may take longer than the scenario has.
-        ended = asyncio.run(launch(RunOptions(scenario, runtime, shaper, out_dir=out_dir, hold=True), narrator, offer))
+        ended = asyncio.run(launch(options, narrator, offer))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     if not outcomes:

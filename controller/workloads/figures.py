@@ -28,7 +28,7 @@ PHASES: Mapping[str, str] = {
     "SUSPENDED": "suspended",
     "RETURNING": "returning",
 }
-"""What each state of a job is called among the figures."""
+"""What each state of a job is called among the figures; the report has these names too."""
 
 SUCCEEDED = "SUCCEEDED"
 UNFINISHED = "UNFINISHED"  # not final when the load's patience was over
@@ -69,7 +69,7 @@ class JobRun:
         """How long it was in each phase."""
         stays: dict[str, float] = {}
         for (state, began_s), (_, ended_s) in pairwise(self.history):
-            phase = PHASES.get(state, state.lower())
+            phase = PHASES[state]
             stays[phase] = stays.get(phase, 0.0) + ended_s - began_s
         return stays
 

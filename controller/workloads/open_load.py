@@ -78,6 +78,16 @@ class Outcome:
         return [f"{run.job} on {run.on_node}: {run.wrong}" for runs in self.runs for run in runs if run.wrong]
 
 
+def where_asked(asked: Asked, terminals: Sequence[str], gateways: Sequence[str]) -> tuple[str, ...]:
+    """The nodes on the ground at which jobs are handed in. Raises InputError where that cannot be."""
+    if not gateways:
+        raise InputError("the bent pipe needs a gateway, and this scenario has none")
+    if unknown := sorted(set(asked.terminals) - {*terminals, *gateways}):
+        known = ", ".join([*terminals, *gateways])
+        raise InputError(f"--from {unknown[0]!r}: no node on the ground has that name; there are {known}")
+    return asked.terminals or tuple(terminals) or tuple(gateways)
+
+
 class OpenLoad:
     """One load on one run."""
 
@@ -85,12 +95,7 @@ class OpenLoad:
         self._run, self._sky, self._asked, self._narrator = run, sky, asked, narrator
         self._token = secrets.token_hex(3)  # ids of jobs are of one run, which may have had loads before
         self._gateways = sky.names(Role.GATEWAY)
-        if not self._gateways:
-            raise InputError("the bent pipe needs a gateway, and this scenario has none")
-        terminals = asked.terminals or tuple(sky.names(Role.TERMINAL)) or tuple(self._gateways)
-        grounds = [*sky.names(Role.TERMINAL), *self._gateways]
-        if unknown := [name for name in terminals if name not in grounds]:
-            raise InputError(f"{unknown[0]!r} is no node on the ground of this run; there are {', '.join(grounds)}")
+        terminals = where_asked(asked, sky.names(Role.TERMINAL), self._gateways)
         self.arrivals = trace(asked.load, terminals, sky.names(Role.SATELLITE))
         self._scripts: dict[tuple[str, str], str] = {}
         self._scenes: dict[int, Inputs] = {}
@@ -206,6 +211,7 @@ class OpenLoad:
         runs.sort(key=lambda run: run.arrival.number)
         ground_bytes = await self._ground_bytes() - before_bytes
         checked = [await self._checked(run) for run in runs]
+        await self._forget(checked)
         return figures(way, policy, self._asked.load, checked, SCENES, ground_bytes), tuple(checked)
 
     def _spec(self, way: str, arrival: Arrival, pace: Pace, place: Callable[[Arrival, float], str]) -> jobs_pb2.JobSpec:
@@ -294,6 +300,28 @@ class OpenLoad:
             if name in workload.leaves
         }
         return replace(run, wrong=await asyncio.to_thread(workload.verify, arrival.seed, arrival.size, outputs))
+
+    async def _forget(self, runs: Sequence[JobRun]) -> None:
+        """Have the ground forget what a pass has brought there: a later one shall not find it in place."""
+        brought = {(run.arrival.terminal, name) for run in runs for name in run.outputs.values()}
+        brought |= {
+            (node, scene.object)
+            for run in runs
+            if run.on_node in self._gateways
+            for scene in self._scenes.get(run.arrival.number, [])
+            for node in (run.on_node, run.arrival.terminal)
+        }
+        brought |= {
+            (run.on_node, name) for run in runs if run.on_node in self._gateways for name in run.outputs.values()
+        }
+        kept, why = 0, ""
+        for node, name in sorted(brought):
+            try:
+                await self._run.delete(node, name)
+            except SkyrackError as error:
+                kept, why = kept + 1, str(error)
+        if kept:
+            self._narrator.say(f"{kept} objects stay on the ground, where the next pass finds them: {why}")
 
     async def _ground_bytes(self) -> int:
         """Bytes that have crossed the links of all nodes on the ground so far."""

@@ -30,12 +30,19 @@ class Share:
 
 @dataclass(frozen=True)
 class Load:
-    """What a trace is drawn from."""
+    """What a trace is drawn from. Raises InputError for one that cannot be."""
 
     rate_per_min: float
     jobs: int
     mix: tuple[Share, ...]
     seed: int
+
+    def __post_init__(self) -> None:
+        if not self.jobs > 0 or not 0 < self.rate_per_min < 1e6 or self.seed < 0:
+            raise InputError(
+                f"{self.jobs} jobs at {self.rate_per_min:g} a minute, seed {self.seed}: there must be jobs and a rate, "
+                "and the seed is 0 or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -76,14 +83,7 @@ def parsed_mix(text: str) -> tuple[Share, ...]:
 
 
 def trace(load: Load, terminals: Sequence[str], satellites: Sequence[str]) -> tuple[Arrival, ...]:
-    """The jobs of a load, in the order of their arrival. The same arguments give the same trace.
-
-    Raises InputError for a load that cannot be.
-    """
-    if not load.jobs > 0 or not 0 < load.rate_per_min < 1e6:
-        raise InputError(f"{load.jobs} jobs at {load.rate_per_min:g} a minute: both must be above 0")
-    if not terminals or not satellites:
-        raise InputError("a load needs a ground node that asks, and a satellite that computes")
+    """The jobs of a load, in the order of their arrival. The same arguments give the same trace."""
     # A stream of its own for each thing that is drawn: another mix leaves the moments as they are.
     gaps, kinds, places, scenes, seeds = (np.random.default_rng([load.seed, number]) for number in range(5))
     at_s = np.cumsum(gaps.exponential(60.0 / load.rate_per_min, load.jobs))
