@@ -127,7 +127,7 @@ class LoadResult:
     moved_bytes: int  # of objects, as the agents count them
     deadline_misses: int
     hand_offs: int  # of the ground node that asked, while its job was under way
-    custody_transfers: int
+    custody_transfers: int  # to nodes between the one that asked and the one that computed
     jobs_in_system: float  # Little's law, L = λ·W: L as the driver saw it
     arrivals_per_s: float  # λ
     time_in_system_s: float  # W, by the agents' clock

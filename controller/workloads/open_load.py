@@ -231,7 +231,7 @@ class OpenLoad:
     ) -> None:
         """One job from its submission to its end, or until patience is over."""
         submitted_mono_s = time.monotonic()
-        custodians: set[str] = set()
+        custodians = {""}
         job, state = jobs_pb2.Job(spec=spec), REFUSED
         try:
             job = (await self._run.submit(arrival.terminal, spec, policy)).job
@@ -239,7 +239,7 @@ class OpenLoad:
             async with asyncio.timeout(PATIENCE_S):
                 async for told in self._updates(job):
                     job = told
-                    custodians |= {job.custodian} - {""}
+                    custodians |= {job.custodian}
             state = state_name(job.state)
         except TimeoutError:
             job = await self._given_up(job)
@@ -261,7 +261,7 @@ class OpenLoad:
                 moved_bytes=job.moved_bytes,
                 deadline_missed=state != SUCCEEDED or end_t_s > deadline_t_s,
                 hand_offs=self._sky.hand_offs(arrival.terminal, start_t_s, end_t_s),
-                custody_transfers=len(custodians),
+                custody_transfers=len(custodians - {"", job.spec.on_node, arrival.terminal}),
                 outputs={output.name: output.object for output in job.outputs},
             )
         )

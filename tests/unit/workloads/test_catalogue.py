@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -110,3 +111,13 @@ def test_an_unknown_workload_is_one_message() -> None:
     """It names what there is."""
     with pytest.raises(InputError, match=r"no workload 'hot-spot'; there are hot-spots, compress"):
         workload_named("hot-spot")
+
+
+@pytest.mark.parametrize("workload", CATALOGUE.values(), ids=lambda workload: workload.name)
+def test_scripts_need_what_nodes_have(workload: Workload) -> None:
+    """They are handed to a node alone: each imports numpy and the standard library, and no other file of ours."""
+    for name in filter(None, (workload.script, workload.capture)):
+        for item in ast.walk(ast.parse(script(name))):
+            names = [alias.name for alias in item.names] if isinstance(item, ast.Import) else []
+            names += [item.module or ""] if isinstance(item, ast.ImportFrom) else []
+            assert {module.partition(".")[0] for module in names} <= sys.stdlib_module_names | {"numpy"}, name
