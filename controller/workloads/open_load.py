@@ -9,6 +9,7 @@ held against its known answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
@@ -274,11 +275,11 @@ class OpenLoad:
         """
         yield job
         while job.state not in FINAL_STATES:
-            try:
+            with contextlib.suppress(SkyrackError):  # asked again until it answers, or patience is over
                 async for entry in self._run.watch(job.spec.id, job.revision):
                     job = entry.job
                     yield job
-            except SkyrackError:  # asked again until it answers, or patience is over
+            if job.state not in FINAL_STATES:
                 await asyncio.sleep(REWATCH_S)
 
     async def _given_up(self, job: jobs_pb2.Job) -> jobs_pb2.Job:
