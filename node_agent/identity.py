@@ -198,7 +198,9 @@ def rehearse(folder: Path) -> None:
     own = x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), 1, now, now + datetime.timedelta(1))
     pem = own.add_extension(names, critical=True).sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
     _write(folder / _PROPOSED, held.key_pem + pem)
-    _certified(folder / _PROPOSED, Held(held.key_pem, held.request_pem, pem, pem), Identity("rehearsal", "satellite", ""))
+    _certified(
+        folder / _PROPOSED, Held(held.key_pem, held.request_pem, pem, pem), Identity("rehearsal", "satellite", "")
+    )
 
 
 async def _make_key_apart(folder: Path, name: str) -> None:
