@@ -136,6 +136,7 @@ class Fleet:
         options: tuple[str, ...] = (),
         via: dict[str, str] | None = None,
         seen_from: dict[str, dict[str, str]] | None = None,
+        jurisdictions: dict[str, str] | None = None,
     ) -> None:
         """Start agents, named "gw…" (gateways), "term…" (terminals) or else (satellites), and wait until they answer.
 
@@ -145,8 +146,10 @@ class Fleet:
         for name, address in peers.items():
             seen = peers | (via or {}) | (seen_from or {}).get(name, {})
             known = [f"--peer={other}={where}" for other, where in seen.items()]
+            jurisdiction = (jurisdictions or {}).get(name, "")
+            known += [f"--jurisdiction={jurisdiction}"] if jurisdiction else []
             role = next((role for prefix, role in ROLES.items() if name.startswith(prefix)), "satellite")
-            subject = Subject(name, role, address)
+            subject = Subject(name, role, address, jurisdiction)
             self.agents[name] = Agent(self.folder, subject, [*known, *options], self.authority)
             self.agents[name].start()
         await asyncio.gather(*(agent.ready() for agent in self.agents.values()))
