@@ -63,9 +63,8 @@ class Means:
     first: FirstProcess
 
 
-async def clear(first: FirstProcess, scratch: Scratch) -> None:
-    """End what runs of a job, and remove what it has left. Idempotent. Raises OSError."""
-    await first.signal(scratch.tree, signal.SIGKILL)
+async def remove(first: FirstProcess, scratch: Scratch) -> None:
+    """Remove what a job has left. Before: nothing of it runs. Idempotent. Raises OSError."""
     if await to_its_end(scratch.needs_help):
         await first.clear(scratch.tree, str(scratch.folder))
     await to_its_end(scratch.remove)
@@ -104,6 +103,12 @@ class Execution:
         self._seen = scratch.seen_checkpoint()
         self._keeping = asyncio.Lock()
         self._program: Program | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of its program, also when that has ended."""
+        assert self._program is not None
+        return self._program.pid
 
     async def begin(self, task: Task) -> None:
         """Start the program. Raises OSError."""
@@ -221,7 +226,8 @@ class Execution:
         try:
             kept = await self._collect()
         except (Refusal, OSError) as no:
-            fits, reason = False, reason if end.returncode or over else f"its outputs cannot be kept: {no}"
+            why = no.strerror if isinstance(no, OSError) else str(no)
+            fits, reason = False, reason if end.returncode or over else f"its outputs cannot be kept: {why}"
         return Ended(
             succeeded=fits and end.returncode == 0 and not over,
             exit_status=end.returncode if end.returncode >= 0 else 128 - end.returncode,
