@@ -65,9 +65,10 @@ class Means:
 
 async def remove(first: FirstProcess, scratch: Scratch) -> None:
     """Remove what a job has left. Before: nothing of it runs. Idempotent. Raises OSError."""
-    if await to_its_end(scratch.needs_help):
+    if not await to_its_end(scratch.remove):
         await first.clear(scratch.tree, str(scratch.folder))
-    await to_its_end(scratch.remove)
+        if not await to_its_end(scratch.remove):
+            raise OSError(errno.ENOTEMPTY, "the job's own user cannot remove all of it", str(scratch.folder))
 
 
 async def keep_checkpoint(means: Means, scratch: Scratch) -> str:
@@ -218,7 +219,7 @@ class Execution:
 
     async def _told(self, end: ProgramEnd, over: str) -> Ended:
         """The end in words, and the outputs in the store."""
-        report = await to_its_end(_report, self._scratch.folder / REPORT)
+        report = await to_its_end(_report, self._scratch.folder / REPORT) if self._spec.wasm_object else _Report()
         stdout, stderr = [self._means.logs.tail(self._spec.id, stream) for stream in STREAMS]
         reason = over or report.reason or _reason(end.returncode, stderr, self._limits)
         kept: list[jobs_pb2.JobOutput] = []
@@ -250,7 +251,7 @@ class Execution:
         return max(self._peak_bytes, end.peak_bytes if is_its_own else 0)
 
     async def _collect(self) -> list[jobs_pb2.JobOutput]:
-        if await to_its_end(outputs.is_empty, self._scratch.outputs):
+        if outputs.is_empty(self._scratch.outputs):  # as a rule told in no time
             return []
         await self._means.first.open_up(self._scratch.tree, str(self._scratch.outputs))
         return await outputs.collect(self._scratch.outputs, self._means.store, self._means.node)
