@@ -75,9 +75,13 @@ class Agent:
             children = (first / f"task/{self.process.pid}/children").read_text()
         return [pid for pid in map(int, children.split()) if command_line(pid) == command_line(self.process.pid)]
 
+    def pid(self) -> int:
+        """The agent itself, which lives: others that look like it are about to be programs of jobs."""
+        return min(self.pids())
+
     def signal(self, number: signal.Signals) -> None:
         """Send the agent itself a signal."""
-        os.kill(min(self.pids()), number)  # later ones are about to be programs of jobs
+        os.kill(self.pid(), number)
 
     def kill(self) -> None:
         """kill -9 of the first process, and wait until the agent is gone too. Idempotent."""

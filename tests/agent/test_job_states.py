@@ -389,7 +389,7 @@ async def test_a_full_disk_is_one_clear_refusal_and_the_agent_lives_on(fleet: Fl
     flag = fleet.folder / "go"
     await sat.submit(shell("before", WAIT_FOR.format(flag)))
     await sat.reaches("before", JOB_STATE_RUNNING)
-    pid = min(fleet["sat"].pids())
+    pid = fleet["sat"].pid()
     log = fleet["sat"].store / "journal.db-wal"
     unbounded = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (log.stat().st_size, unbounded[1]))
