@@ -116,8 +116,6 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
                 yield objects_pb2.GetResponse(chunk=chunk)
 
 
-
-
 class Node(node_pb2_grpc.NodeServicer):
     """The emulator's hand on this node."""
 
