@@ -23,7 +23,7 @@ from node_agent.engine import Bounds, Engine
 from node_agent.errors import Refusal
 from node_agent.executor import Executor
 from node_agent.first_process import FirstProcess
-from node_agent.identity import Credentials, Identity, IdentityError
+from node_agent.identity import Credentials, Identity
 from node_agent.journal import Journal, JournalError
 from node_agent.ledger import Ledger
 from node_agent.logs import JobLogs
@@ -37,7 +37,6 @@ _log = logging.getLogger(__name__)
 
 JOURNAL = "journal.db"
 _DEFAULT_STORE_BYTES = 2 * 1024**3
-IDENTITY = "identity"
 _FIRST_JOB_USER = 10100
 
 
@@ -100,11 +99,11 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
     who = replace(options.identity, restarts=restarts)
     journal = Journal(options.store_dir / JOURNAL)
     audit = Audit(journal)
-    credentials = Credentials(options.store_dir / IDENTITY, who)
+    first = FirstProcess(channel, options.users)
+    credentials = Credentials(options.store_dir / "identity", who, first)
     store = ObjectStore(options.store_dir / "objects", options.store_bytes)
     resolver = Resolver(options.peers, options.port, credentials)
     logs = JobLogs(options.store_dir / "logs")
-    first = FirstProcess(channel, options.users)
     executor = Executor(who.name, store, options.store_dir / "scratch", logs, first)
     sky = Sky(options.store_dir / "sky")
     engine = Engine(
@@ -162,10 +161,9 @@ def live(options: Options, channel: socket.socket, restarts: int) -> int:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may grow no more is an error like a full disk
     try:
         lock = _lock(options.store_dir)
-        identity.prepare(options.store_dir / IDENTITY, options.identity.name)
         asyncio.run(serve(options, channel, restarts))
         os.close(lock)
-    except (PlaneError, IdentityError, JournalError) as error:
+    except (PlaneError, JournalError) as error:
         _say(options, error)
         return init.CANNOT_BE
     except (OSError, Refusal) as error:

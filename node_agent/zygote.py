@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from node_agent import identity, nodes_root, seclusion
 from node_agent import main as agent
-from node_agent import nodes_root, seclusion
 from node_agent.users import Users
 
 MESSAGE_BYTES = 64 * 1024
@@ -84,6 +84,7 @@ def _serve(control: socket.socket) -> None:
     cgroups = [os.open(each, os.O_PATH | os.O_DIRECTORY) for each in ground.cgroups]
     with tempfile.TemporaryDirectory() as folder:
         agent.rehearse(Path(folder))
+        identity.rehearse(Path(folder) / "identity")
     own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY)
     try:
         nodes_root.enter(
