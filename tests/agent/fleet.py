@@ -136,18 +136,21 @@ class Fleet:
         options: tuple[str, ...] = (),
         via: dict[str, str] | None = None,
         seen_from: dict[str, dict[str, str]] | None = None,
+        jurisdictions: dict[str, str] | None = None,
     ) -> None:
         """Start agents, named "gw…" (gateways), "term…" (terminals) or else (satellites), and wait until they answer.
 
         They know each other, those in `via` at the address given there; `seen_from` has what single nodes see so.
+        `jurisdictions` has where they lie.
         """
         peers = {name: self.address(1 + number) for number, name in enumerate(nodes)}
         for name, address in peers.items():
             seen = peers | (via or {}) | (seen_from or {}).get(name, {})
             known = [f"--peer={other}={where}" for other, where in seen.items()]
             role = next((role for prefix, role in ROLES.items() if name.startswith(prefix)), "satellite")
-            subject = Subject(name, role, address)
-            self.agents[name] = Agent(self.folder, subject, [*known, *options], self.authority)
+            subject = Subject(name, role, address, (jurisdictions or {}).get(name, ""))
+            lies = [f"--jurisdiction={subject.jurisdiction}"] if subject.jurisdiction else []
+            self.agents[name] = Agent(self.folder, subject, [*known, *lies, *options], self.authority)
             self.agents[name].start()
         await asyncio.gather(*(agent.ready() for agent in self.agents.values()))
 

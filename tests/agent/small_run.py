@@ -82,7 +82,7 @@ async def small_run(fleet: Fleet) -> SmallRun:
     """Its agents, up."""
     scenario = parse_scenario(Source("small.toml", SCENARIO, Path()))
     timeline = plan(scenario)
-    await fleet.launch(*scenario.node_names)
+    await fleet.launch(*scenario.node_names, jurisdictions=scenario.jurisdictions)
     agents = {name: await fleet.client(name) for name in scenario.node_names}
     return SmallRun(scenario, Schedule.of(timeline, FaultSchedule.from_scenario(scenario, timeline)), agents)
 
