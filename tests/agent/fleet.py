@@ -141,16 +141,16 @@ class Fleet:
         """Start agents, named "gw…" (gateways), "term…" (terminals) or else (satellites), and wait until they answer.
 
         They know each other, those in `via` at the address given there; `seen_from` has what single nodes see so.
-        `jurisdictions` has where they lie.
         """
         peers = {name: self.address(1 + number) for number, name in enumerate(nodes)}
         for name, address in peers.items():
             seen = peers | (via or {}) | (seen_from or {}).get(name, {})
             known = [f"--peer={other}={where}" for other, where in seen.items()]
+            jurisdiction = (jurisdictions or {}).get(name, "")
+            known += [f"--jurisdiction={jurisdiction}"] if jurisdiction else []
             role = next((role for prefix, role in ROLES.items() if name.startswith(prefix)), "satellite")
-            subject = Subject(name, role, address, (jurisdictions or {}).get(name, ""))
-            lies = [f"--jurisdiction={subject.jurisdiction}"] if subject.jurisdiction else []
-            self.agents[name] = Agent(self.folder, subject, [*known, *lies, *options], self.authority)
+            subject = Subject(name, role, address, jurisdiction)
+            self.agents[name] = Agent(self.folder, subject, [*known, *options], self.authority)
             self.agents[name].start()
         await asyncio.gather(*(agent.ready() for agent in self.agents.values()))
 

@@ -66,8 +66,8 @@ class Load:
                         await client.submit(spec)
                         self.acknowledged[spec.id] = spec
                         if self._chance.random() < 0.1:
+                            self.cancelled.add(spec.id)  # before it is answered, which may not come
                             await client.cancel(spec.id)
-                            self.cancelled.add(spec.id)
                         break
                 if self.is_over and spec.id not in self.acknowledged:
                     return
