@@ -54,7 +54,8 @@ class Agent:
             self.process = subprocess.Popen(self._argv, stderr=log)
 
     def pids(self) -> list[int]:
-        """The agent itself, if it lives: the first process forks it, so both have one command line."""
+        """The agent itself, if it lives, and what is being forked for its jobs: all have the first process's command
+        line. The agent is the oldest."""
         assert self.process is not None
         first, children = Path(f"/proc/{self.process.pid}"), ""
         with suppress(OSError):
@@ -63,8 +64,7 @@ class Agent:
 
     def signal(self, number: signal.Signals) -> None:
         """Send the agent itself a signal."""
-        (pid,) = self.pids()
-        os.kill(pid, number)
+        os.kill(self.pids()[0], number)
 
     def kill(self) -> None:
         """kill -9 of the first process, and wait until the agent is gone too. Idempotent."""

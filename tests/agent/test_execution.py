@@ -199,7 +199,7 @@ async def test_with_the_first_process_ends_everything(fleet: Fleet) -> None:
     mark = f"7{os.getpid()}.5"
     await gw.submit(command_of(mark))
     await until(lambda: bool(processes_with(f"sleep\0{mark}".encode())), "it sleeps")
-    (agent,) = fleet["gw"].pids()
+    agent = fleet["gw"].pids()[0]
     process = fleet["gw"].process
     assert process is not None
     process.kill()
@@ -216,7 +216,7 @@ async def test_a_killed_agent_comes_back_and_goes_on_with_its_job(fleet: Fleet) 
     await gw.submit(spec)
     for count in (1, 2):
         await reaches(gw, "sleeps", JOB_STATE_RUNNING)
-        (agent,) = fleet["gw"].pids()
+        agent = fleet["gw"].pids()[0]
         fleet["gw"].signal(signal.SIGKILL)
         await until(lambda agent=agent: not command_line(agent), "it is gone")  # type: ignore[misc]
         await fleet["gw"].ready()
