@@ -77,7 +77,8 @@ class Agent:
                 await client.certify(self.authority, self.subject)
 
     def pids(self) -> list[int]:
-        """The agent itself, if it lives: the first process forks it, so both have one command line."""
+        """The agent itself, if it lives, and what is being forked for its jobs: all have the first process's command
+        line. The agent is the oldest."""
         assert self.process is not None
         first, children = Path(f"/proc/{self.process.pid}"), ""
         with suppress(OSError):
