@@ -46,7 +46,6 @@ from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_EXPIRED,
     JOB_STATE_FAILED,
     JOB_STATE_QUEUED,
-    JOB_STATE_RUNNING,
     JOB_STATE_SUCCEEDED,
     JOB_STATE_SUSPENDED,
 )
@@ -55,6 +54,7 @@ _log = logging.getLogger(__name__)
 
 Steps: TypeAlias = Callable[[Record], Coroutine[Any, Any, None]]
 
+_STANDS: Final = FINAL | {JOB_STATE_SUSPENDED}
 _STOP_DEADLINE_S: Final = 1.5
 _INTERRUPT_DEADLINE_S: Final = 10.0
 _EXPIRY_PAUSE_S: Final = 0.1
@@ -284,11 +284,10 @@ class Engine:
         if record.begun and not record.is_final:
             self._runner.make_room_for_stopped(job_id)
         await self._ledger.request_suspend(job_id, suspend=True)
-        if runs_here(record.job.spec, self._node):
-            if self._turns.withdraw(job_id):
-                await self._ledger.advance(job_id, JOB_STATE_SUSPENDED, "suspended before its turn")
-            elif record.job.state == JOB_STATE_RUNNING:
-                await self._told_in(record, FINAL | {JOB_STATE_SUSPENDED})
+        if record.begun:
+            await self._until_stopped(record)
+        elif self._turns.withdraw(job_id):
+            await self._ledger.advance(job_id, JOB_STATE_SUSPENDED, "suspended before its turn")
         return record.told
 
     async def _resume(self, job_id: str) -> jobs_pb2.Job:
@@ -301,14 +300,14 @@ class Engine:
             self._start(job_id, self._live)
         return record.told
 
-    async def _told_in(self, record: Record, states: frozenset[jobs_pb2.JobState.ValueType]) -> None:
-        """Wait until others see it in one of these states, or for too long."""
+    async def _until_stopped(self, record: Record) -> None:
+        """Wait until its program is stopped or has ended, or it is to go on before that; or for too long."""
         try:
             async with asyncio.timeout(_INTERRUPT_DEADLINE_S):
-                while record.told.state not in states:
-                    await record.changed.wait()
+                while record.begun and record.suspend_requested and record.told.state not in _STANDS:
+                    await first_of(record.changed.wait(), record.wished.wait())
         except TimeoutError:
-            _log.error("job %s is still %s", record.job.spec.id, record.told.reason)
+            _log.error("job %s is still not stopped: %s", record.job.spec.id, record.told.reason)
 
     # --- the way back ---
 

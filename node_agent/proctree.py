@@ -69,7 +69,9 @@ class Tree:
             os.setresuid(0, 0, 0)
 
     def _running(self) -> list[int]:
-        return [pid for pid in self.pids() if _state(pid) not in "Tt"]
+        # One that waits in the kernel (D) stops before it runs again. Who has called vfork(2) waits so for its child,
+        # which may be stopped before it lets its parent go.
+        return [pid for pid in self.pids() if _state(pid) not in "TtD"]
 
     def _is_the_users(self, pid: str) -> bool:
         status = _read(f"/proc/{pid}/status")
