@@ -20,6 +20,7 @@ _PULSE_DEADLINE_MS: Final = 2000
 # What remains when the pulse goes on and the data does not, and for servers, which nobody waits for.
 _LAZY_EVERY_MS: Final = 10_000
 _LAZY_DEADLINE_MS: Final = 30_000
+_HANDSHAKE_DEADLINE_MS: Final = 10_000
 
 PUT_ACCEPTED: Final = "skyrack-put-accepted"
 """In the initial metadata of a put's answer: the bytes may come. Without it the answer is there already."""
@@ -36,13 +37,6 @@ ANSWER_DEADLINE_S: Final = 20.0
 
 STREAM_DEADLINE_S: Final = 3600.0
 """For a transfer or a watch; silence ends it much sooner, by the pulse."""
-
-ENVIRONMENT: Final = {"GRPC_SSL_CIPHER_SUITES": "ECDHE-PSK-AES128-CBC-SHA"}
-"""TLS 1.3 and no other; to be set before gRPC is first used.
-
-gRPC has no such setting, but takes a list of the suites of TLS 1.2, beside which those of 1.3 always are: the one that
-is named here needs a secret of both ends, and there is none.
-"""
 
 _CLIENT_OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
@@ -72,6 +66,8 @@ SERVER_OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", _PULSE_EVERY_MS // 2),
     ("grpc.http2.max_ping_strikes", 0),
+    # Who connects and says nothing is not waited for: a handshake takes three round trips.
+    ("grpc.server_handshake_timeout_ms", _HANDSHAKE_DEADLINE_MS),
     # Two agents on one address are a mistake that must be heard of.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
