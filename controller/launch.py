@@ -27,7 +27,7 @@ from controller.fabric.panel import panel_run_ids, remove_panel
 from controller.faults import FaultSchedule
 from controller.narrator import Narrator
 from controller.planner import plan
-from controller.record.model import Manifest, WorkloadResult
+from controller.record.model import LoadResult, Manifest, WorkloadResult
 from controller.record.read import last_instant_s
 from controller.record.recorder import MANIFEST, Recorder
 from controller.record.report import write_report
@@ -43,7 +43,7 @@ from controller.schedule import Schedule
 from controller.timeline import Timeline
 from controller.timeline_file import TIMELINE_FILE, SavedTimeline, TimelineWriter, open_timeline
 
-Workload = Callable[[Emulation], Awaitable[Sequence[WorkloadResult]]]
+Workload = Callable[[Emulation], Awaitable[Sequence[WorkloadResult | LoadResult]]]
 """What runs on an emulation beside its sky, from when it is up."""
 
 
@@ -340,7 +340,10 @@ async def _live(
 async def _work(workload: Workload, emulation: Emulation, recorder: Recorder) -> None:
     """Run the workload and record what came of it."""
     for result in await workload(emulation):
-        recorder.workload(emulation.t_s, result)
+        if isinstance(result, LoadResult):
+            recorder.load(emulation.t_s, result)
+        else:
+            recorder.workload(emulation.t_s, result)
 
 
 def _give_to_caller(out_dir: Path) -> None:

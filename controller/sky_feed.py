@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import NoReturn
 
 from controller.agents import FINAL_STATES, AgentClient
@@ -68,10 +69,9 @@ class SkyFeed:
             due = [name for name, sky in skies.items() if self._told.get(name) != sky]
             gate = asyncio.Semaphore(AT_ONCE)
             await asyncio.gather(*(self._tell(name, skies[name], gate) for name in due))
-            try:
-                await asyncio.wait_for(self._woken.wait(), LOOK_S)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):  # not wait_for, which may lose a cancellation
+                    await self._woken.wait()
 
     async def _tell(self, name: str, sky: node_pb2.Sky, gate: asyncio.Semaphore) -> None:
         async with gate:

@@ -237,11 +237,10 @@ class Courier:
 
         await peer.fetch(self._store, name, on_received)
 
-    async def _send(self, peer: Peer, job_id: str, name: str, what: str) -> None:
+    async def _send(self, peer: Peer, job_id: str, name: str, what: str, committed_bytes: int) -> None:
         size_bytes = self._store.size_bytes(name)
         if size_bytes is None:
             raise FailedPrecondition(f"{name} has gone from the store of {self._node}")
-        committed_bytes = await peer.committed_bytes(name)
         # Bytes count as moved when they have arrived: an earlier contact's, once this one tells how many they were.
         offered = self._offered.pop((job_id, name), None)
         if offered is not None:
@@ -261,15 +260,17 @@ class Courier:
     async def _hand_over(self, job_id: str, peer: Peer) -> None:
         """Give a node everything that the job needs, then the job itself."""
         spec = self._job(job_id).spec
-        known = await peer.job(job_id)
+        inputs = own_inputs(spec, self._node)
+        names = [*inputs, *program_objects(spec)]
+        # All in one round trip: it counts after each blackout.
+        stats = asyncio.gather(*map(peer.committed_bytes, names))
+        known, committed_bytes = await asyncio.gather(peer.job(job_id), stats)
         custody = "" if peer.node == spec.on_node else f", which takes it on to {spec.on_node}"
         await self._in_transit(job_id, f"handing over to {peer.node}{custody}")
         if known is None:
-            inputs = own_inputs(spec, self._node)
-            for number, name in enumerate(inputs, 1):
-                await self._send(peer, job_id, name, f"input {number} of {len(inputs)}")
-            for name in program_objects(spec):
-                await self._send(peer, job_id, name, "the program")
+            for number, (name, there_bytes) in enumerate(zip(names, committed_bytes, strict=True), 1):
+                what = f"input {number} of {len(inputs)}" if number <= len(inputs) else "the program"
+                await self._send(peer, job_id, name, what, there_bytes)
         await self._ledger.hand_over(job_id, peer.node)
         await self._mirror(job_id, await peer.submit(self._as_handed_over(spec)))
 

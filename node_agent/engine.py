@@ -275,7 +275,7 @@ class Engine:
     async def _suspend(self, job_id: str) -> jobs_pb2.Job:
         record = self._ledger.record(job_id)
         await self._ledger.settled(job_id)
-        if record.begun:
+        if record.begun and not record.is_final:
             self._runner.make_room_for_stopped(job_id)
         await self._ledger.request_suspend(job_id, suspend=True)
         if runs_here(record.job.spec, self._node):
@@ -375,11 +375,14 @@ class Engine:
         try:
             await steps(record)
         except (Refusal, OSError) as no:
-            await self._ledger.advance(job_id, JOB_STATE_FAILED, str(no))
+            await self._fail(record, str(no))
         except Exception as defect:  # noqa: BLE001 — told and logged: a defect of ours must leave no job open
             _log.exception("job %s: the agent erred", job_id)
-            if not record.is_final:
-                await self._ledger.advance(job_id, JOB_STATE_FAILED, f"the agent erred: {defect!r}")
+            await self._fail(record, f"the agent erred: {defect!r}")
+
+    async def _fail(self, record: Record, reason: str) -> None:
+        if not record.is_final:
+            await self._ledger.advance(record.job.spec.id, JOB_STATE_FAILED, reason)
 
     async def _live(self, record: Record) -> None:
         """From wherever the job is to its end, or to where it waits for its turn."""
@@ -419,7 +422,13 @@ class Engine:
                 await self._ledger.advance(spec.id, JOB_STATE_QUEUED, "waiting for its turn")
 
     async def _keep(self, record: Record) -> None:
+        """No process: the objects are here, and are to stay."""
         spec = record.job.spec
+        for each in spec.inputs:
+            if self._store.size_bytes(each.object) is None:
+                raise FailedPrecondition(f"{each.object} has gone from the store of {self._node}")
+        if record.job.state != JOB_STATE_QUEUED:
+            self._ledger.advance(spec.id, JOB_STATE_QUEUED, "everything is here")
         await self._ledger.advance(spec.id, JOB_STATE_SUCCEEDED, f"{len(spec.inputs)} objects are kept")
 
     async def _expire_in_time(self) -> None:

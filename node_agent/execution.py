@@ -63,12 +63,12 @@ class Means:
     first: FirstProcess
 
 
-async def clear(first: FirstProcess, scratch: Scratch) -> None:
-    """End what runs of a job, and remove what it has left. Idempotent. Raises OSError."""
-    await first.signal(scratch.tree, signal.SIGKILL)
-    if await to_its_end(scratch.needs_help):
+async def remove(first: FirstProcess, scratch: Scratch) -> None:
+    """Remove what a job has left. Before: nothing of it runs. Idempotent. Raises OSError."""
+    if not await to_its_end(scratch.remove):
         await first.clear(scratch.tree, str(scratch.folder))
-    await to_its_end(scratch.remove)
+        if not await to_its_end(scratch.remove):
+            raise OSError(errno.ENOTEMPTY, "the job's own user cannot remove all of it", str(scratch.folder))
 
 
 async def keep_checkpoint(means: Means, scratch: Scratch) -> str:
@@ -104,6 +104,12 @@ class Execution:
         self._seen = scratch.seen_checkpoint()
         self._keeping = asyncio.Lock()
         self._program: Program | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of its program, also when that has ended."""
+        assert self._program is not None
+        return self._program.pid
 
     async def begin(self, task: Task) -> None:
         """Start the program. Raises OSError."""
@@ -218,7 +224,7 @@ class Execution:
 
     async def _told(self, end: ProgramEnd, over: str) -> Ended:
         """The end in words, and the outputs in the store."""
-        report = await to_its_end(_report, self._scratch.folder / REPORT)
+        report = await to_its_end(_report, self._scratch.folder / REPORT) if self._spec.wasm_object else _Report()
         stdout, stderr = [self._means.logs.tail(self._spec.id, stream) for stream in STREAMS]
         reason = over or report.reason or _reason(end.returncode, stderr, self._limits)
         kept: list[jobs_pb2.JobOutput] = []
@@ -226,7 +232,8 @@ class Execution:
         try:
             kept = await self._collect()
         except (Refusal, OSError) as no:
-            fits, reason = False, reason if end.returncode or over else f"its outputs cannot be kept: {no}"
+            why = no.strerror if isinstance(no, OSError) else str(no)
+            fits, reason = False, reason if end.returncode or over else f"its outputs cannot be kept: {why}"
         return Ended(
             succeeded=fits and end.returncode == 0 and not over,
             exit_status=end.returncode if end.returncode >= 0 else 128 - end.returncode,
@@ -249,7 +256,7 @@ class Execution:
         return max(self._peak_bytes, end.peak_bytes if is_its_own else 0)
 
     async def _collect(self) -> list[jobs_pb2.JobOutput]:
-        if await to_its_end(outputs.is_empty, self._scratch.outputs):
+        if outputs.is_empty(self._scratch.outputs):  # as a rule told in no time
             return []
         await self._means.first.open_up(self._scratch.tree, str(self._scratch.outputs))
         return await outputs.collect(self._scratch.outputs, self._means.store, self._means.node)

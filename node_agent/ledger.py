@@ -122,7 +122,8 @@ class Ledger:
         while rows := self._journal.read(_PAGE, (after_id,)):
             for _, after_id, revision, brief in rows:
                 record = self._records.get(after_id)
-                yield without_streams(record.told) if record else _job(brief, revision)
+                # One that was written a moment ago has been told to nobody yet.
+                yield without_streams(record.told) if record and record.told.revision else _job(brief, revision)
 
     def needs(self, name: str) -> bool:
         """Whether an open job speaks of this object."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from node_agent import identity, init, wire
 from node_agent.audit import Audit
 from node_agent.engine import Bounds, Engine
+from node_agent.errors import Refusal
 from node_agent.executor import Executor
 from node_agent.first_process import FirstProcess
 from node_agent.identity import Credentials, Identity
@@ -63,7 +64,7 @@ def parse_options(argv: Sequence[str]) -> Options:
     parser.add_argument("--control-socket", required=True, type=Path, help="Unix socket of the control plane")
     parser.add_argument("--store", required=True, type=Path, help="folder for objects, journal and scratch")
     parser.add_argument("--store-bytes", type=int, default=_DEFAULT_STORE_BYTES, help="quota for objects")
-    parser.add_argument("--job-slots", type=_count, default=1, help="how many jobs run at a time")
+    parser.add_argument("--job-slots", type=_slots, default=1, help=f"how many jobs run at a time, up to {JOB_USERS}")
     parser.add_argument("--max-open-jobs", type=_count, default=10_000, help="how many jobs it has charge of at most")
     parser.add_argument("--jurisdiction", default="", type=_country, help="where the node lies, as ISO 3166-1 alpha-2")
     parser.add_argument(
@@ -154,6 +155,7 @@ def begin(options: Options) -> int:
 def live(options: Options, channel: socket.socket, restarts: int) -> int:
     """Be the agent until it is told to end. The exit status of the process."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may grow no more is an error like a full disk
     try:
         lock = _lock(options.store_dir)
         asyncio.run(serve(options, channel, restarts))
@@ -161,7 +163,7 @@ def live(options: Options, channel: socket.socket, restarts: int) -> int:
     except (PlaneError, JournalError) as error:
         _say(options, error)
         return init.CANNOT_BE
-    except OSError as error:
+    except (OSError, Refusal) as error:
         _say(options, error)
         return 1
     return 0
@@ -199,6 +201,13 @@ def _ipv4(text: str) -> str:
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _slots(text: str) -> int:
+    number = _count(text)
+    if number > JOB_USERS:
         raise ValueError(text)
     return number
 

@@ -104,19 +104,23 @@ class Scratch:
                 return Seen(entry.st_ino, entry.st_mtime_ns, entry.st_size)
         return None
 
-    def needs_help(self) -> bool:
-        """Whether the job has left what only its own user can remove. Blocks."""
-        if self.user is None:
-            return False
-        return leavings.has_left_something(self.user) or any(
-            stat.S_ISDIR(entry.st_mode) and entry.st_uid == self.user for entry in self._entries()
-        )
+    def remove(self) -> bool:
+        """Remove the folder and what is in it, unless only the job's own user can; then, False. Blocks. Idempotent.
 
-    def remove(self) -> None:
-        """Remove what the agent can, and the folder. Blocks. Raises OSError if something stays. Idempotent."""
+        Raises OSError.
+        """
+        if self._needs_help():
+            return False
         leavings.clear(str(self.folder), None)
         with suppress(FileNotFoundError):
             self.folder.rmdir()
+        return True
+
+    def _needs_help(self) -> bool:
+        return self.user is not None and (
+            leavings.has_left_something(self.user)
+            or any(stat.S_ISDIR(entry.st_mode) and entry.st_uid == self.user for entry in self._entries())
+        )
 
     def _entries(self) -> Iterator[os.stat_result]:
         """What lies in its folders, as far as the agent can see without help."""

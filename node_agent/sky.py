@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -67,7 +68,6 @@ class Sky:
                 return
             stands = now_emu_ns is None or not self.told.clock.scale
             left_s = None if now_emu_ns is None or stands else (emu_ns - now_emu_ns) / self.told.clock.scale / _S
-            try:
-                await asyncio.wait_for(changed.wait(), left_s)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):  # not wait_for, which may lose a cancellation
+                    await changed.wait()

@@ -206,10 +206,11 @@ def _check_program(spec: jobs_pb2.JobSpec) -> None:
 
 
 def check_jurisdiction(spec: jobs_pb2.JobSpec, node: str, jurisdiction: str) -> None:
-    """Whether a node that lies there may run it. Raises PermissionDenied."""
-    if runs_here(spec, node) and jurisdiction and spec.jurisdictions and jurisdiction not in spec.jurisdictions:
+    """Whether a node that lies there may run it; "" is outside of every list. Raises PermissionDenied."""
+    if runs_here(spec, node) and spec.jurisdictions and jurisdiction not in spec.jurisdictions:
         allowed = ", ".join(spec.jurisdictions)
-        raise PermissionDenied(f"job {spec.id} may be processed in {allowed} alone, and {node} lies in {jurisdiction}")
+        where = f"lies in {jurisdiction}" if jurisdiction else "has no jurisdiction"
+        raise PermissionDenied(f"job {spec.id} may be processed in {allowed} alone, and {node} {where}")
 
 
 def check_same(known: jobs_pb2.Job, spec: jobs_pb2.JobSpec) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from controller.api.live import Context, override_messages, utc_text_at
 from controller.api.work import WorkService
 from controller.emulation import Emulation
-from controller.timeline import LinkKind
+from controller.timeline import LinkKind, Role
 from protos.skyrack.v1 import controller_pb2, controller_pb2_grpc
 
 STOP_GRACE_S = 1.0
@@ -56,6 +56,7 @@ def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
             illumination_ratio=float(illumination_ratio[index]),
             blackout=emulation.blackout_of(node.name),
             down=emulation.down_of(node.name),
+            ground_link_bytes=0 if node.role is Role.SATELLITE else emulation.ground_bytes(node.name),
         )
         for index, (node, handle) in enumerate(zip(timeline.nodes, emulation.handles, strict=False))
     ]

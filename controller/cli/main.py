@@ -9,6 +9,7 @@ from importlib.metadata import version
 import click
 
 from controller.cli import (
+    bench_command,
     job_commands,
     live_commands,
     object_commands,
@@ -40,6 +41,7 @@ for command in (
     *job_commands.COMMANDS,
     *object_commands.COMMANDS,
     *security_commands.COMMANDS,
+    *bench_command.COMMANDS,
 ):
     skyrack.add_command(command)
 

@@ -21,7 +21,7 @@ import grpc
 from controller.agents import AgentClient
 from controller.authority import Authority, Subject
 from node_agent.wire import DATA_PORT, PUT_ACCEPTED
-from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
+from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2, node_pb2_grpc, objects_pb2, objects_pb2_grpc
 from tests.agent.identities import RUN_ID, identity
 
 READY_DEADLINE_S = 60.0
@@ -75,9 +75,13 @@ class Agent:
             children = (first / f"task/{self.process.pid}/children").read_text()
         return [pid for pid in map(int, children.split()) if command_line(pid) == command_line(self.process.pid)]
 
+    def pid(self) -> int:
+        """The agent itself, which lives: others that look like it are about to be programs of jobs."""
+        return min(self.pids())
+
     def signal(self, number: signal.Signals) -> None:
         """Send the agent itself a signal."""
-        os.kill(self.pids()[0], number)  # what is forked for a moment comes after it
+        os.kill(self.pid(), number)
 
     def kill(self) -> None:
         """kill -9 of the first process, and wait until the agent is gone too. Idempotent."""
@@ -136,6 +140,7 @@ class Fleet:
         options: tuple[str, ...] = (),
         via: dict[str, str] | None = None,
         seen_from: dict[str, dict[str, str]] | None = None,
+        jurisdictions: dict[str, str] | None = None,
     ) -> None:
         """Start agents, named "gw…" (gateways), "term…" (terminals) or else (satellites), and wait until they answer.
 
@@ -145,8 +150,10 @@ class Fleet:
         for name, address in peers.items():
             seen = peers | (via or {}) | (seen_from or {}).get(name, {})
             known = [f"--peer={other}={where}" for other, where in seen.items()]
+            jurisdiction = (jurisdictions or {}).get(name, "")
+            known += [f"--jurisdiction={jurisdiction}"] if jurisdiction else []
             role = next((role for prefix, role in ROLES.items() if name.startswith(prefix)), "satellite")
-            subject = Subject(name, role, address)
+            subject = Subject(name, role, address, jurisdiction)
             self.agents[name] = Agent(self.folder, subject, [*known, *options], self.authority)
             self.agents[name].start()
         await asyncio.gather(*(agent.ready() for agent in self.agents.values()))
@@ -157,6 +164,12 @@ class Fleet:
     async def client(self, name: str) -> AgentClient:
         """The controller's client to an agent, until the fleet ends."""
         return await self._stack.enter_async_context(AgentClient(self[name].control_socket, name))
+
+    async def tell_time(self, name: str, emu_ns: int, scale: float = 1.0) -> None:
+        """Tell an agent the time of the sky, as the emulator does."""
+        clock = node_pb2.NodeClock(emu_ns=emu_ns, at_mono_ns=time.monotonic_ns(), scale=scale)
+        async with grpc.aio.insecure_channel(f"unix:{self[name].control_socket}") as channel:
+            await node_pb2_grpc.NodeStub(channel).SetSky(node_pb2.Sky(clock=clock), timeout=20)
 
     async def link(self, name_at: int, to: str, rate_bps: float) -> Link:
         """A slow link: who dials the address `name_at` reaches the agent `to`."""

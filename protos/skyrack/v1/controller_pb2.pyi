@@ -48,6 +48,7 @@ class NodeStatus(_message.Message):
     ILLUMINATION_RATIO_FIELD_NUMBER: _builtins.int
     BLACKOUT_FIELD_NUMBER: _builtins.int
     DOWN_FIELD_NUMBER: _builtins.int
+    GROUND_LINK_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: _builtins.str
     address: _builtins.str
@@ -59,6 +60,8 @@ class NodeStatus(_message.Message):
     """The cause, when the node is in blackout."""
     down: _builtins.str
     """Since when and why, when the node is down: it is lost, has left the sky, or a fault has put it down."""
+    ground_link_bytes: _builtins.int
+    """Of a node on the ground: bytes that have crossed its links so far, both ways, headers included."""
     def __init__(
         self,
         *,
@@ -70,10 +73,11 @@ class NodeStatus(_message.Message):
         illumination_ratio: _builtins.float = ...,
         blackout: _builtins.str = ...,
         down: _builtins.str = ...,
+        ground_link_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "blackout", b"blackout", "down", b"down", "handle", b"handle", "illumination_ratio", b"illumination_ratio", "links_up", b"links_up", "name", b"name", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "blackout", b"blackout", "down", b"down", "ground_link_bytes", b"ground_link_bytes", "handle", b"handle", "illumination_ratio", b"illumination_ratio", "links_up", b"links_up", "name", b"name", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -145,6 +145,19 @@ async def test_a_full_file_is_one_clear_refusal_and_the_journal_lives_on(journal
     assert len(names(journal)) == 1
 
 
+async def test_an_agent_that_starts_on_a_full_disk_waits_for_room(journal: Journal) -> None:
+    """Tables that cannot be made yet are made when there is room."""
+    pages = journal._writer.execute("PRAGMA page_count").fetchone()[0]
+    journal._writer.execute(f"PRAGMA max_page_count = {pages}")
+    making = asyncio.create_task(asyncio.to_thread(journal.ensure, "CREATE TABLE IF NOT EXISTS more (name TEXT)"))
+    with pytest.raises(Exhausted):
+        await journal.write(("CREATE TABLE other (name TEXT)", ()))
+    assert not making.done()
+    journal._writer.execute("PRAGMA max_page_count = 1000000")
+    await asyncio.wait_for(making, 10)
+    await journal.write(("INSERT INTO more VALUES ('x')", ()))
+
+
 @pytest.mark.parametrize("damage", ["no database", "a page"])
 async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: str) -> None:
     """A file that cannot be read is kept as .bad, and a new journal begun: an agent that cannot start helps nobody."""
