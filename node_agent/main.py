@@ -170,9 +170,6 @@ def main() -> int:
 
 def begin(options: Options) -> int:
     """Be the node's first process until its end. Its exit status. Raises OSError."""
-    os.environ |= wire.ENVIRONMENT
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # the agent forks before gRPC starts, and not after
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a peer that vanishes is news to the job, one refused to itself
     return init.supervise(lambda channel, restarts: live(options, channel, restarts), options.users)
 
 

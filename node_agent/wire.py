@@ -40,13 +40,6 @@ ANSWER_DEADLINE_S: Final = 20.0
 STREAM_DEADLINE_S: Final = 3600.0
 """For a transfer or a watch; silence ends it much sooner, by the pulse."""
 
-ENVIRONMENT: Final = {"GRPC_SSL_CIPHER_SUITES": "ECDHE-PSK-AES128-CBC-SHA"}
-"""TLS 1.3 and no other; to be set before gRPC is first used.
-
-gRPC has no such setting, but takes a list of the suites of TLS 1.2, beside which those of 1.3 always are: the one that
-is named here needs a secret of both ends, and there is none.
-"""
-
 CLIENT_OPTIONS: Final = (
     *_PINGS,
     ("grpc.http2.max_pings_without_data", 0),
@@ -61,6 +54,8 @@ SERVER_OPTIONS: Final = (
     *_PINGS,
     # Let the clients ping as often as they do, instead of telling them to calm down.
     ("grpc.http2.max_ping_strikes", 0),
+    # Who connects and says nothing is not waited for: a handshake takes a few round trips.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     # Two agents on one address are a mistake that must be heard of.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

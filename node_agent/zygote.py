@@ -97,7 +97,7 @@ def _serve(control: socket.socket) -> None:
     except OSError as error:
         control.send(json.dumps({"name": "", "error": str(error)}).encode())
         return
-    os.environ |= {**nodes_root.ENVIRONMENT, "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    os.environ |= nodes_root.ENVIRONMENT
     gc.collect()
     gc.freeze()  # a collection in a child would write to pages that it shares
     watched: list[socket.socket | int] = [control, woken]

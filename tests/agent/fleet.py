@@ -129,7 +129,7 @@ class Fleet:
         self.agents: dict[str, Agent] = {}
         self._subnet = f"127.{100 + os.getpid() % 100}.{(os.getpid() // 100 + next(_SUBNETS)) % 250}"
         self._stack = AsyncExitStack()
-        self.authority = Authority.of(RUN_ID, folder / "authority")
+        self.authority = Authority.of(RUN_ID, folder / RUN_ID / "authority")
 
     async def __aenter__(self) -> Self:
         return self
