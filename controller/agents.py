@@ -1,18 +1,19 @@
 """The controller's way to one node: its agent's control plane, a Unix socket.
 
-Every node answers `info`. Objects and jobs are taken by gateways alone; what is meant for another node goes on from
-there over the emulated network.
+Every node answers `info`. Objects and jobs are taken by gateways and terminals alone; what is meant for a satellite
+goes on from there over the emulated network.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import google_crc32c
 import grpc
@@ -27,6 +28,9 @@ from protos.skyrack.v1 import (
     objects_pb2,
     objects_pb2_grpc,
 )
+
+if TYPE_CHECKING:  # what it imports is heavy, and most clients certify nobody
+    from controller.authority import Authority, Issued, Subject
 
 CHUNK_BYTES: Final = 256 * 1024
 FINAL_STATES: Final = frozenset(
@@ -47,6 +51,7 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
 )
 _CALL_DEADLINE_S: Final = 20.0
+_KEY_DEADLINE_S: Final = 90.0
 _STREAM_DEADLINE_S: Final = 3600.0
 _DATA_PLANE_SERVICE: Final = "skyrack.v1.Jobs"
 _PUT_ACCEPTED: Final = "skyrack-put-accepted"  # see protos/skyrack/v1/objects.proto
@@ -59,6 +64,7 @@ _USER_MISTAKES: Final = frozenset(
         grpc.StatusCode.ALREADY_EXISTS,
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.PERMISSION_DENIED,
     }
 )
 
@@ -107,7 +113,7 @@ class AgentClient:
                         answer = await self._health.Check(request, timeout=deadline_s, wait_for_ready=True)
                         if answer.status == health_pb2.HealthCheckResponse.SERVING:
                             return
-                        last = "it has not been given its address"
+                        last = "it has not been given its address, or no certificate"
                     except grpc.aio.AioRpcError as error:
                         last = error.details() or last
                     await asyncio.sleep(_READY_POLL_S)
@@ -118,6 +124,21 @@ class AgentClient:
         """Who and how the node is."""
         with self._meaning():
             return await self._node.GetInfo(node_pb2.GetNodeRequest(), timeout=_CALL_DEADLINE_S)
+
+    async def set_sky(self, sky: node_pb2.Sky) -> None:
+        """Tell the node what it may know of the sky, all of it."""
+        with self._meaning():
+            await self._node.SetSky(sky, timeout=_CALL_DEADLINE_S)
+
+    async def certify(self, authority: Authority, subject: Subject, *, renew: bool = False) -> Issued:
+        """Have the authority certify the node's key, or with `renew` a new one, and the node use it from now on."""
+        with self._meaning():
+            asked = node_pb2.SigningRequestRequest(renew=renew)
+            request = await self._node.GetSigningRequest(asked, timeout=_KEY_DEADLINE_S)
+            issued = authority.issue(request.request_pem, subject, datetime.datetime.now(datetime.UTC))
+            certificate = node_pb2.Certificate(certificate_pem=issued.certificate_pem, authority_pem=authority.pem)
+            await self._node.SetCertificate(certificate, timeout=_CALL_DEADLINE_S)
+        return issued
 
     async def put_bytes(self, content: bytes) -> objects_pb2.ObjectInfo:
         """Store an object at a gateway."""
@@ -220,8 +241,14 @@ class AgentClient:
     async def jobs(self) -> list[jobs_pb2.Job]:
         """All jobs of a gateway's, oldest first, without stdout and stderr."""
         with self._meaning():
-            answer = await self._jobs.List(jobs_pb2.ListJobsRequest(), timeout=_CALL_DEADLINE_S)
-        return list(answer.jobs)
+            jobs: list[jobs_pb2.Job] = []
+            more = True
+            while more:
+                request = jobs_pb2.ListJobsRequest(after_id=jobs[-1].spec.id if jobs else "")
+                answer = await self._jobs.List(request, timeout=_CALL_DEADLINE_S)
+                jobs.extend(answer.jobs)
+                more = answer.more
+        return jobs
 
     async def watch(self, job_id: str, after_revision: int = 0) -> AsyncIterator[jobs_pb2.Job]:
         """A job now and at every change, until it is final."""
@@ -257,6 +284,59 @@ class AgentClient:
         with self._meaning():
             return await self._jobs.Cancel(jobs_pb2.CancelJobRequest(id=job_id), timeout=_CALL_DEADLINE_S)
 
+    async def suspend(self, job_id: str) -> jobs_pb2.Job:
+        """Stop a job's processes, or withhold its turn."""
+        with self._meaning():
+            return await self._jobs.Suspend(jobs_pb2.SuspendJobRequest(id=job_id), timeout=_CALL_DEADLINE_S)
+
+    async def resume(self, job_id: str) -> jobs_pb2.Job:
+        """Let a suspended job go on."""
+        with self._meaning():
+            return await self._jobs.Resume(jobs_pb2.ResumeJobRequest(id=job_id), timeout=_CALL_DEADLINE_S)
+
+    async def read_log(self, request: jobs_pb2.ReadLogRequest) -> AsyncIterator[jobs_pb2.LogChunk]:
+        """What a job has written; where that is asked for, until it is final."""
+        while True:
+            call = self._jobs.ReadLog(request, timeout=_STREAM_DEADLINE_S)
+            try:
+                with self._meaning():
+                    async for chunk in call:
+                        request.offset_bytes = chunk.offset_bytes + len(chunk.data)
+                        yield chunk
+                return
+            except _DeadlineError:
+                continue  # as watch does
+            finally:
+                call.cancel()
+
+    async def objects(self) -> list[objects_pb2.ObjectInfo]:
+        """All objects of a node on the ground, by name."""
+        with self._meaning():
+            call = self._objects.List(objects_pb2.ListObjectsRequest(), timeout=_CALL_DEADLINE_S)
+            return [info async for info in call]
+
+    async def set_terms(self, request: objects_pb2.SetTermsRequest) -> objects_pb2.ObjectInfo:
+        """Change who shall hold an object, and whether it is pinned."""
+        with self._meaning():
+            return await self._objects.SetTerms(request, timeout=_CALL_DEADLINE_S)
+
+    async def delete(self, name: str) -> objects_pb2.DeleteObjectResponse:
+        """Remove an object."""
+        with self._meaning():
+            request = objects_pb2.DeleteObjectRequest(object=name)
+            return await self._objects.Delete(request, timeout=_CALL_DEADLINE_S)
+
+    async def scrub(self, name: str) -> objects_pb2.ScrubReport:
+        """Hold an object, or with an empty name all, against their names."""
+        with self._meaning():
+            return await self._objects.Scrub(objects_pb2.ScrubRequest(object=name), timeout=_STREAM_DEADLINE_S)
+
+    async def audit(self) -> list[node_pb2.AuditEvent]:
+        """What was denied, damaged or repaired at the node, oldest first."""
+        with self._meaning():
+            call = self._node.Audit(node_pb2.AuditRequest(), timeout=_CALL_DEADLINE_S)
+            return [event async for event in call]
+
     async def _put(self, name: str, size_bytes: int, chunks: ChunksFrom) -> objects_pb2.ObjectInfo:
         committed_bytes = (await self.stat(name)).committed_bytes
 
@@ -278,7 +358,7 @@ class AgentClient:
             if code in _USER_MISTAKES:
                 raise InputError(f"{self._name}: {details}") from error
             if code == grpc.StatusCode.UNIMPLEMENTED:
-                raise InputError(f"{self._name} is no gateway: jobs and objects go through a gateway") from error
+                raise InputError(f"{self._name} is no gateway: jobs and objects go through the ground") from error
             if code == grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise _DeadlineError(f"the agent of {self._name} did not answer in time") from error
             if code == grpc.StatusCode.UNAVAILABLE:

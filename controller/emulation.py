@@ -15,15 +15,17 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from enum import StrEnum
 
-import numpy as np
-
 from controller.agents import AgentClient
+from controller.authority import Subject
+from controller.certificates import Certificates
 from controller.errors import InputError, SkyrackError
 from controller.fabric.choose import ShaperChoice, open_shaper
 from controller.fabric.panel import NodePorts, Panel
 from controller.fabric.plan import Shaper, ShapingPlan
 from controller.fabric.routes import HostRoutes
 from controller.jobs.desk import GatewayJob, JobDesk
+from controller.jobs.forecast import Forecast
+from controller.jobs.office import Office
 from controller.logbook import Logbook
 from controller.narrator import Narrator
 from controller.probing import Probing
@@ -34,12 +36,12 @@ from controller.runtime.contract import NodeHandle, NodeSpec, Runtime
 from controller.scenario import Scenario
 from controller.schedule import Change, Commanded, Schedule
 from controller.sky_clock import SkyClock
-from controller.timeline import Role, Timeline
+from controller.sky_feed import SkyFeed, bound_pairs
+from controller.timeline import Timeline
 from controller.watch import NodeWatch, first_of, watch_fabric
 
 AGENT_READY_S = 90.0
 READ_BACK_EVERY_STEPS = 10
-INSTANT_S = 1e-6  # instants closer than this are one: a step's is a product of floats
 
 
 class Phase(StrEnum):
@@ -69,6 +71,7 @@ class Emulation:
         shaper_choice: ShaperChoice,
         recorder: Recorder,
         narrator: Narrator,
+        first_step: int = 0,
     ) -> None:
         self.scenario, self.schedule, self.place, self.runtime = scenario, schedule, place, runtime
         self.shaper_choice, self._recorder, self._narrator = shaper_choice, recorder, narrator
@@ -78,14 +81,16 @@ class Emulation:
         self.overruns = 0
         self.handles: list[NodeHandle] = []
         self.agents: dict[str, AgentClient] = {}
+        self.certificates = Certificates(place)
         self.probing: Probing | None = None
         self.index_of = schedule.index_of
         self._panel: Panel | None = None
         self._shaper: Shaper | None = None
         self._routes: HostRoutes | None = None
-        self._desk: JobDesk | None = None
+        self._office: Office | None = None
+        self._feed: SkyFeed | None = None
         self._clean_up = AsyncExitStack()  # what `start` started, ended in reverse by `close`
-        self._state = schedule.at(0)
+        self._state = schedule.at(first_step)
         self._clock = SkyClock(self._state.t_s, scenario.time_scale)
 
     # --- what others may see ---
@@ -111,11 +116,16 @@ class Emulation:
         return self._clock.paused
 
     @property
-    def desk(self) -> JobDesk:
-        """The desk for jobs. Raises SkyrackError before the nodes are up."""
-        if self._desk is None:
+    def office(self) -> Office:
+        """The desks for jobs and objects. Raises SkyrackError before the nodes are up."""
+        if self._office is None:
             raise SkyrackError("the run is still starting: its gateways take jobs once all nodes answer")
-        return self._desk
+        return self._office
+
+    @property
+    def desk(self) -> JobDesk:
+        """The desk for jobs. Raises as `office`."""
+        return self.office.desk
 
     def request_stop(self) -> None:
         """Let `run` return soon."""
@@ -181,19 +191,20 @@ class Emulation:
         self._routes = HostRoutes(panel)
         self._apply(self.schedule.change(None, self._state))
         await self._meet_agents()
-        gateways = {node.name: self.agents[node.name] for node in nodes if node.role is Role.GATEWAY}
-        self._desk = JobDesk(gateways, self._on_job)
-        self._clean_up.push_async_callback(self._desk.close)
+        self._feed = SkyFeed(self.agents, Forecast(self.schedule, lambda: self._state, self.scenario.time_scale))
+        self._office = await Office.open(self, self.place.journal_file, self._on_job)
+        self._clean_up.push_async_callback(self._office.close)
         handles = {handle.spec.name: handle for handle in self.handles}
         self.probing = Probing(self.schedule, handles, self._recorder)
         self._clean_up.push_async_callback(asyncio.to_thread, self.probing.stop)
 
     async def run(self, hold: bool) -> None:
         """Apply every step at its time, until the timeline ends or a stop is asked for; with `hold`, until the stop."""
-        if self.probing is None or self._panel is None:
+        if self.probing is None or self._panel is None or self._feed is None:
             raise SkyrackError("run() comes after start()")
         start_s = self._state.t_s
         pace = self._clock.turn(start_s, paused=False)
+        self._feed.turn(pace)
         self.phase = Phase.RUNNING
         self._recorder.event("run-started", start_s, nodes=len(self.handles), ports=int(self.schedule.port_start[-1]))
         self._logbook.step_changed(None, self._state)
@@ -201,7 +212,9 @@ class Emulation:
         await first_of(
             self._run_steps(hold),
             self._nodes.watch(lambda: self.t_s),
+            self._feed.run(lambda: self.t_s),
             watch_fabric(self._panel, self.probing, self._look_at_shaper),
+            self.certificates.keep(),
         )
         self.phase = Phase.ENDING
         if self._shaper is not None:
@@ -268,7 +281,7 @@ class Emulation:
 
     def _go_to(self, t_s: float) -> None:
         left_s, before = self.t_s, self._state
-        step = int(np.searchsorted(self.timeline.t_s, t_s + INSTANT_S, side="right")) - 1
+        step = self.schedule.step_at(t_s)
         change = self._command(self.schedule.at(step, t_s))
         self._turn(t_s, paused=self.paused)
         self._recorder.event(
@@ -284,8 +297,9 @@ class Emulation:
 
     def _turn(self, t_s: float, *, paused: bool) -> None:
         pace = self._clock.turn(t_s, paused=paused)
-        if self.probing is not None:
+        if self.probing is not None and self._feed is not None:
             self.probing.turn(pace)
+            self._feed.turn(pace)
 
     # --- the step ---
 
@@ -359,8 +373,10 @@ class Emulation:
         return self._shaper.read_back()
 
     def _on_job(self, entry: GatewayJob) -> None:
-        spec = entry.job.spec
-        self.route_to([spec.on_node, *(item.at_node for item in spec.inputs)])
+        pairs = bound_pairs(entry)
+        self.route_to(name for pair in pairs for name in pair)
+        if self._feed is not None:
+            self._feed.bind(entry.job.spec.id, pairs)
         self._logbook.job_changed(entry, self.cause_of_wait(entry), self.t_s)
 
     # --- parts of start ---
@@ -374,6 +390,7 @@ class Emulation:
             name=node.name,
             role=node.role,
             address=node_address(index),
+            jurisdiction=self.scenario.jurisdictions.get(node.name, ""),
             control_dir=self.place.control_dir(index),
             store_dir=self.place.store_dir(index),
             hosts_file=self.place.hosts_file,
@@ -384,13 +401,13 @@ class Emulation:
         )
 
     async def _meet_agents(self) -> None:
-        """Wait until every agent answers on its control plane."""
+        """Give every agent its certificate, and wait until others can reach it."""
         counter = itertools.count(1)
 
         async def meet(handle: NodeHandle) -> None:
             agent = AgentClient(handle.spec.control_dir / "control.sock", handle.spec.name)
             self.agents[handle.spec.name] = await self._clean_up.enter_async_context(agent)
-            await agent.wait_ready(AGENT_READY_S, data_plane=True)
+            await self.certificates.meet(agent, Subject.of(handle.spec), AGENT_READY_S)
             self._narrator.progress("Agents answering", next(counter), len(self.handles))
 
         await asyncio.gather(*(meet(handle) for handle in self.handles))

@@ -12,11 +12,8 @@ import numpy as np
 
 from controller.errors import InputError
 from controller.links.routes import NONE, Ports, path, ports
-from controller.schedule import Commanded, Schedule
+from controller.schedule import INSTANT_S, Commanded, Schedule
 from controller.timeline import LinkKind, utc_text
-
-INSTANT_S = 1e-6
-"""Instants closer than this are one: a step's is a product of floats."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def explain(schedule: Schedule, a: str, b: str, t_s: float) -> Route:
     if not first_s - INSTANT_S <= t_s < last_s + timeline.step_s:
         raise InputError(f"--at {t_s:g}: the run's sky reaches from t = {first_s:g} to {last_s:g} s since its epoch")
     schedule.add_destinations((a, b))
-    state = schedule.at(int(np.searchsorted(timeline.t_s, t_s + INSTANT_S, side="right")) - 1)
+    state = schedule.at(schedule.step_at(t_s))
     hops = _hops(schedule, state, a, b)
     ends = (np.array([schedule.index_of[name]]) for name in (a, b))
     rtt_us = int(schedule.round_trips(state, *ends).rtt_us[0])

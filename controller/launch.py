@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import itertools
 import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +27,8 @@ from controller.fabric.panel import panel_run_ids, remove_panel
 from controller.faults import FaultSchedule
 from controller.narrator import Narrator
 from controller.planner import plan
-from controller.record.model import Manifest, WorkloadResult
+from controller.record.model import LoadResult, Manifest, WorkloadResult
+from controller.record.read import last_instant_s
 from controller.record.recorder import MANIFEST, Recorder
 from controller.record.report import write_report
 from controller.runs import RunPlace
@@ -41,7 +43,7 @@ from controller.schedule import Schedule
 from controller.timeline import Timeline
 from controller.timeline_file import TIMELINE_FILE, SavedTimeline, TimelineWriter, open_timeline
 
-Workload = Callable[[Emulation], Awaitable[Sequence[WorkloadResult]]]
+Workload = Callable[[Emulation], Awaitable[Sequence[WorkloadResult | LoadResult]]]
 """What runs on an emulation beside its sky, from when it is up."""
 
 
@@ -61,6 +63,7 @@ class RunOptions:
     start_s: float | None = None  # since the epoch; None: the scenario's
     time_scale: float | None = None  # seconds of the sky a second of the wall clock; None: the scenario's
     timeline: Path | None = None  # a saved timeline to replay in place of a scenario
+    resume: str | None = None  # the id of a run whose controller was killed, to go on with in place of a scenario
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,15 @@ class Ended:
     summary: dict[str, object]
 
 
-def sweep(everything: bool, only: str | None = None) -> list[str]:
-    """Remove what killed runs left, or `only` one of them; with `everything`, end the runs that live too.
+def sweep(everything: bool, only: str | None = None, spare: str | None = None) -> list[str]:
+    """Remove what killed runs left, or `only` one of them, or all but one to `spare`; with `everything`, end the runs
+    that live too.
 
     The ids of the runs removed. Raises MachineError where an engine is there that does not answer, after what needs
     none is removed.
     """
     with _runtimes_that_answer() as runtimes:
-        return runs.sweep(everything, runtimes, panel_run_ids, remove_panel, only=only)
+        return runs.sweep(everything, runtimes, panel_run_ids, remove_panel, only=only, spare=spare)
 
 
 def end_run(place: RunPlace) -> list[str]:
@@ -108,6 +112,14 @@ def default_out_dir(scenario: Scenario) -> Path:
     return Path(RUNS_FOLDER) / f"{scenario.name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
 
 
+def out_dir_of(options: RunOptions) -> Path:
+    """The folder of the record of a run that is asked for. Raises InputError for one that cannot be."""
+    if options.resume is not None:
+        _, options, _ = _killed(options)
+    _, scenario = asked_for(options)
+    return (options.out_dir or default_out_dir(scenario)).resolve()
+
+
 async def launch(
     options: RunOptions,
     narrator: Narrator,
@@ -115,6 +127,9 @@ async def launch(
     on_ready: Callable[[Emulation], None] | None = None,
 ) -> Ended:
     """Run a scenario to its end. Raises InputError, MachineError or SkyrackError; nothing of it is left either way."""
+    left = None
+    if options.resume is not None:
+        left, options, start_s = _killed(options)
     source, scenario = asked_for(options)
     runtime_choice = choose_runtime(options.runtime)
     narrator.say(f"runtime: {runtime_choice.name} ({runtime_choice.reason})")
@@ -125,7 +140,7 @@ async def launch(
         narrator.say(f"warning: {runtime.shortcoming}")
     choice = choose_shaper(options.shaper)
     narrator.say(f"shaper: {choice.name} ({choice.reason})")
-    _sweep_quietly(narrator, runtime_choice.name)
+    _sweep_quietly(narrator, runtime_choice.name, spare=options.resume)
     out_dir = (options.out_dir or default_out_dir(scenario)).resolve()
     with _sky(options, source, scenario, out_dir) as timeline:
         narrator.say(f"sky: {len(timeline.nodes)} nodes, {timeline.n_step} steps, {timeline.content_hash}")
@@ -133,10 +148,11 @@ async def launch(
             narrator.say(f"warning: {warning}")
         pairs = [(probe.a, probe.b) for probe in scenario.probes]
         schedule = Schedule.of(timeline, FaultSchedule.from_scenario(scenario, timeline), pairs)
-        with RunPlace.create(scenario.name, out_dir, len(timeline.nodes), runtime=runtime.name) as place:
+        first_step = 0 if left is None else schedule.step_at(start_s)
+        with _place(left, scenario.name, out_dir, len(timeline.nodes), runtime.name) as place:
             manifest = _manifest(scenario, source.text, timeline, place, (runtime, runtime_choice.reason), choice)
             recorder = Recorder(out_dir, manifest)
-            emulation = Emulation(scenario, schedule, place, runtime, choice, recorder, narrator)
+            emulation = Emulation(scenario, schedule, place, runtime, choice, recorder, narrator, first_step)
             with RunErrors() as errors:
                 try:
                     with errors.kept():
@@ -157,10 +173,49 @@ async def launch(
     return Ended(out_dir, summary)
 
 
-def _sweep_quietly(narrator: Narrator, runtime: str) -> None:
+def _killed(options: RunOptions) -> tuple[RunPlace, RunOptions, float]:
+    """A killed run that is to go on: its place, its options, and the moment it had come to. Raises InputError."""
+    left = runs.killed_run(options.resume or "")
+    for given, what in ((options.scenario, "SCENARIO"), (options.timeline, "--timeline"), (options.start_s, "--start")):
+        if given is not None:
+            raise InputError(f"run {left.run_id} goes on with its own sky, from where it was: leave {what} out")
+    instant_s = last_instant_s(left.out_dir)
+    if instant_s is None or not (left.out_dir / TIMELINE_FILE).exists():
+        raise InputError(f"run {left.run_id} cannot go on: its record {left.out_dir} is gone, or had not begun")
+    number = next(n for n in itertools.count(1) if not _resumed(left.out_dir, n).exists())
+    asked = replace(
+        options,
+        runtime=left.runtime,
+        timeline=left.out_dir / TIMELINE_FILE,
+        out_dir=options.out_dir or _resumed(left.out_dir, number),
+    )
+    return left, asked, instant_s
+
+
+def _resumed(out_dir: Path, number: int) -> Path:
+    return out_dir.with_name(f"{out_dir.name}-resumed-{number}")
+
+
+def _place(
+    left: RunPlace | None, scenario: str, out_dir: Path, n_node: int, runtime: str
+) -> AbstractContextManager[RunPlace]:
+    """The run's place: a new one, or that of a killed run, of which nothing else is to be left."""
+    if left is None:
+        return RunPlace.create(scenario, out_dir, n_node, runtime=runtime)
+    return left.taken_over(out_dir, n_node, _remove_all_but_folders)
+
+
+def _remove_all_but_folders(run_id: str) -> None:
+    with _runtimes_that_answer() as runtimes:
+        for runtime in runtimes:
+            runtime.remove(run_id)
+    remove_panel(run_id)
+
+
+def _sweep_quietly(narrator: Narrator, runtime: str, spare: str | None) -> None:
     """Remove what killed runs left. An engine that this run has no use for may be mute."""
     try:
-        for run_id in sweep(everything=False):
+        for run_id in sweep(everything=False, spare=spare):
             narrator.say(f"removed what the killed run {run_id} had left")
     except MachineError as error:
         if runtime == DockerRuntime.name:
@@ -285,7 +340,10 @@ async def _live(
 async def _work(workload: Workload, emulation: Emulation, recorder: Recorder) -> None:
     """Run the workload and record what came of it."""
     for result in await workload(emulation):
-        recorder.workload(emulation.t_s, result)
+        if isinstance(result, LoadResult):
+            recorder.load(emulation.t_s, result)
+        else:
+            recorder.workload(emulation.t_s, result)
 
 
 def _give_to_caller(out_dir: Path) -> None:

@@ -1,7 +1,7 @@
 """A run's place on the machine, how to tell a living run from one that was killed, and how to remove what is left.
 
 /run/skyrack/<run id>/          0700: run.json, lock, api.sock, hosts, n/<index>/ (control planes)
-/var/lib/skyrack/<run id>/      0700: n/<index>/ (object stores and journals)
+/var/lib/skyrack/<run id>/      0700: n/<index>/ (object stores and journals), authority/
 
 An ordinary user's runs lie in his own folders (see controller.owner).
 
@@ -25,11 +25,11 @@ import string
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from controller import owner
-from controller.errors import MachineError, SkyrackError
+from controller.errors import InputError, MachineError, SkyrackError
 from controller.processes import start_ticks
 from controller.runtime.contract import Runtime
 
@@ -93,6 +93,38 @@ class RunPlace:
             finally:
                 os.close(lock)  # last: a run that nobody holds is one to be swept
 
+    @contextmanager
+    def taken_over(self, out_dir: Path, n_node: int, remove_rest: Callable[[str], None]) -> Iterator[RunPlace]:
+        """The place of a run whose controller was killed, as this process's own: its stores stay as they are.
+
+        `remove_rest` removes what else is left of it. Removed at the end, as that of any run. Raises InputError when it
+        lives, or another process is at it.
+        """
+        place = replace(
+            self, out_dir=out_dir, pid=os.getpid(), pid_start_ticks=start_ticks(os.getpid()) or 0,
+            started_utc=datetime.datetime.now(datetime.UTC),
+        )  # fmt: skip
+        with _register(self.roots):
+            lock = os.open(self._lock_file, os.O_RDWR)
+            if not _try_lock(lock, fcntl.LOCK_EX):
+                os.close(lock)
+                raise InputError(f"run {self.run_id} lives: it needs nobody to resume it")
+            self._record_file.write_text(place._record())
+        try:
+            remove_rest(self.run_id)
+            for path in self.run_dir.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path not in (self._lock_file, self._record_file):
+                    path.unlink()
+            place._make_folders(n_node)
+            yield place
+        finally:
+            try:
+                remove_folders(self.run_id, self.roots)
+            finally:
+                os.close(lock)
+
     @property
     def run_dir(self) -> Path:
         """What lives only as long as the run: sockets, the lock."""
@@ -115,6 +147,16 @@ class RunPlace:
     def store_dir(self, index: int) -> Path:
         """Where the agent of a node keeps objects and its journal."""
         return self.roots.store / self.run_id / "n" / str(index)
+
+    @property
+    def journal_file(self) -> Path:
+        """Where the controller keeps what it must know after it was killed."""
+        return self.roots.store / self.run_id / "controller.db"
+
+    @property
+    def authority_dir(self) -> Path:
+        """Where the run's certificate authority has its key; no node sees it."""
+        return self.roots.store / self.run_id / "authority"
 
     def write_hosts(self, addresses: Mapping[str, str]) -> None:
         """Let every node know every node's address by its name. Before: no node has started."""
@@ -198,12 +240,27 @@ class RunPlace:
                 lock = _locked(self._lock_file)
                 self._record_file.write_text(self._record())
             (self.roots.store / self.run_id).mkdir(mode=0o700, parents=True)
-            for index in range(n_node):
-                self.control_dir(index).mkdir(mode=0o700, parents=True)
-                self.store_dir(index).mkdir(mode=0o700, parents=True)
+            self._make_folders(n_node)
         except OSError as error:
             raise MachineError(f"cannot make {error.filename} ({error.strerror}): run as root, through sudo") from error
         return lock
+
+    def _make_folders(self, n_node: int) -> None:
+        for index in range(n_node):
+            for folder in (self.control_dir(index), self.store_dir(index)):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def killed_run(run_id: str, roots: Roots = MACHINE) -> RunPlace:
+    """The place of a run whose controller was killed, to be taken over. Raises InputError when there is none."""
+    places = {place.run_id: place for place in list_runs(roots)}
+    place = places.get(run_id)
+    if place is None:
+        known = ", ".join(sorted(other.run_id for other in places.values() if not other.alive)) or "none"
+        raise InputError(f"no run {run_id!r} is left on this machine (killed runs: {known})")
+    if place.alive:
+        raise InputError(f"run {run_id} lives: it needs nobody to resume it")
+    return place
 
 
 def list_runs(roots: Roots = MACHINE) -> list[RunPlace]:
@@ -245,8 +302,10 @@ def sweep(
     roots: Roots = MACHINE,
     *,
     only: str | None = None,
+    spare: str | None = None,
 ) -> list[str]:
-    """Remove what dead runs left, or `only` one of them; with `everything`, end the runs that live too.
+    """Remove what dead runs left, or `only` one of them, or all but one to `spare`; with `everything`, end the runs
+    that live too.
 
     The ids of the runs removed, sorted.
 
@@ -264,6 +323,7 @@ def sweep(
         raise MachineError(f"cannot look into {error.filename}: run as root, through sudo") from error
     if only is not None:
         found &= {only}
+    found -= {spare}
     refusals = []
     removed = []
     for run_id in sorted(found | living.keys() if everything else found - living.keys()):

@@ -15,6 +15,9 @@ from controller.timeline import BoolArray, IntArray, LinkKind, NodeEnd, Role, Sk
 
 NO_ROUTE = NONE
 
+INSTANT_S = 1e-6
+"""Instants closer than this are one: a step's is a product of floats."""
+
 ALL_TO_ALL_NODES = 200
 """Up to so many nodes there are routes between every two; beyond it towards those that somebody talks to."""
 
@@ -117,6 +120,10 @@ class Schedule:
     def n_step(self) -> int:
         """How many steps there are."""
         return self.timeline.n_step
+
+    def step_at(self, t_s: float) -> int:
+        """The step that holds at a moment of the run's sky; the last one after its end."""
+        return max(int(np.searchsorted(self.timeline.t_s, t_s + INSTANT_S, side="right")) - 1, 0)
 
     def add_destinations(self, names: Iterable[str]) -> bool:
         """Have routes to these nodes too from now on. Whether any of them is new; unknown names are passed over."""

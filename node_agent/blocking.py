@@ -17,18 +17,20 @@ async def to_its_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
     A thread cannot be stopped: who went on without it would find it still writing to the file that he closes.
     """
-    return await undisturbed(asyncio.to_thread(function, *args, **kwargs))
+    return await uninterrupted(asyncio.to_thread(function, *args, **kwargs))
 
 
-async def undisturbed(steps: Coroutine[Any, Any, T]) -> T:
-    """Do some steps that belong together. A caller that is cancelled leaves only when they are done."""
-    work = asyncio.create_task(steps)
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait({work})
-        if not work.cancelled() and (error := work.exception()):
-            _log.error(
-                "%s failed while its caller was being cancelled: %s", getattr(steps, "__qualname__", steps), error
-            )
-        raise
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Await what must not be left half done: a caller that is cancelled meanwhile leaves when it has ended."""
+    task = asyncio.create_task(work)
+    interrupted: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as cancelled:
+            interrupted = cancelled
+    if interrupted is None:
+        return task.result()
+    if not task.cancelled() and (error := task.exception()):
+        _log.error("what could not be interrupted failed while its caller was being cancelled: %s", error)
+    raise interrupted

@@ -6,11 +6,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Final
 
-from node_agent.blocking import undisturbed
+from node_agent.blocking import uninterrupted
 from node_agent.journal import Journal, Statement
 from node_agent.terms import Terms
 
 PUT: Final = "put"
+JOB: Final = "job "
 """Why an object is here: a client, or another node, put it."""
 
 _SCHEMA_SQL: Final = """
@@ -82,12 +83,12 @@ class Catalog:
             row.sealed_with,
             row.damaged,
         )
-        await undisturbed(self._write(row.name, row, (_KEEP_SQL, values)))
+        await uninterrupted(self._write(row.name, row, (_KEEP_SQL, values)))
 
     async def drop(self, name: str) -> None:
         """Know it no more. Idempotent. Raises Exhausted."""
         if name in self._rows:
-            await undisturbed(self._write(name, None, (_DROP_SQL, (name,))))
+            await uninterrupted(self._write(name, None, (_DROP_SQL, (name,))))
 
     async def _write(self, name: str, row: Row | None, statement: Statement) -> None:
         await self._journal.write(statement)

@@ -8,7 +8,7 @@ Refusal
 ├── FailedPrecondition  this agent cannot do that, or something it needs is not here
 ├── OutOfRange          an offset past what is committed
 ├── DataLoss            the bytes do not hash to their name
-└── Exhausted           the store is full
+└── Exhausted           the store is full, or there are as many open jobs as it takes
 """
 
 from __future__ import annotations
@@ -47,4 +47,4 @@ class DataLoss(Refusal):
 
 
 class Exhausted(Refusal):
-    """The store is full."""
+    """The store is full, or there are as many open jobs as the agent takes."""

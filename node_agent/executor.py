@@ -1,206 +1,112 @@
-"""Runs a job's program here: its own session, a scratch folder, a clean environment, limits that hold, no orphans."""
+"""Runs jobs' programs here: each as a user of its own where the node has several, in a folder of its own."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import math
+import heapq
+import logging
 import os
-import shutil
 import signal
-import subprocess
-import sys
-from dataclasses import dataclass
+from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 
-from node_agent import launch, proctree
-from node_agent.blocking import to_its_end
-from node_agent.errors import DataLoss, FailedPrecondition, NotFound
+from node_agent import kinds
+from node_agent.blocking import to_its_end, uninterrupted
+from node_agent.errors import Exhausted, Refusal
+from node_agent.execution import Ended, Execution, Means, OnCheckpoint, keep_checkpoint, remove
+from node_agent.first_process import FirstProcess
+from node_agent.kinds import Limits
+from node_agent.logs import JobLogs
+from node_agent.scratch import Scratch
 from node_agent.store import ObjectStore
+from node_agent.users import JOB_USERS
 from protos.skyrack.v1 import jobs_pb2
 
-TAIL_BYTES = 64 * 1024
-"""How much of the end of stdout, and of stderr, is kept."""
+__all__ = ["Ended", "Execution", "Executor", "OnCheckpoint"]
 
-DEFAULT_WALL_S = 3600.0
-DEFAULT_CPU_S = 3600.0
-DEFAULT_MEMORY_BYTES = 2 * 1024**3
-
-_PIPE_DEADLINE_S = 2.0
-_PASSED_ON = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
-# Numeric libraries start a thread for each core of the machine, with address space of its own; a node has less.
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-_OUT_OF_MEMORY = (b"MemoryError", b"Cannot allocate memory", b"std::bad_alloc")
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a program ended. Its outputs lie in the scratch folder until that is removed."""
+class Executor:
+    """Starts the programs of one agent's jobs, and knows which users are free for them."""
 
-    exit_status: int
-    reason: str
-    stdout: bytes
-    stderr: bytes
+    def __init__(self, node: str, store: ObjectStore, folder: Path, logs: JobLogs, first: FirstProcess) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o711)  # each job knows the way to its own
+        self._means = Means(node, store, logs, first)
+        self._folder = folder
+        self._users = first.users.of_jobs if first.users else None
+        self._free = list(range(JOB_USERS))  # a heap: the lowest first
 
+    async def start(self, job: jobs_pb2.Job, on_checkpoint: OnCheckpoint, written: Awaitable[None]) -> Execution:
+        """Start a job's program, from the newest checkpoint that the job names, once it is written that it is started.
 
-@dataclass(frozen=True)
-class Scratch:
-    """One job's folder in the store."""
+        Before: all that it needs is whole in the store. After: its `ended` is to be awaited, once. Raises
+        FailedPrecondition if an object has gone, Exhausted if too many jobs have processes, OSError.
+        """
+        if not self._free:
+            raise Exhausted(f"{JOB_USERS} jobs have processes here already, suspended ones among them")
+        number = heapq.heappop(self._free)
+        scratch = Scratch(self._folder / job.spec.id, self._users[number] if self._users else None)
+        limits = Limits.of(job.spec)
 
-    folder: Path
+        async def leave() -> None:
+            await self._leave(scratch, number)
 
-    @property
-    def outputs(self) -> Path:
-        """What the job leaves here becomes its outputs."""
-        return self.folder / "output"
+        try:
+            if left := self._found(job.spec.id):
+                await self._clear(left)
+            laid_out = await to_its_end(kinds.lay_out, job, scratch, self._means.store, self._means.node, limits)
+            await written
+            execution = Execution(self._means, job.spec, scratch, limits, laid_out.given_bytes, on_checkpoint, leave)
+            await uninterrupted(execution.begin(laid_out.task))
+        except BaseException:
+            await uninterrupted(self._break_off(scratch, number))
+            raise
+        return execution
 
-    @property
-    def mark(self) -> bytes:
-        """What tells the job's processes from all others of the machine."""
-        return f"SKYRACK_OUTPUT_DIR={self.outputs}".encode()
+    async def rescue(self, job_id: str) -> str | None:
+        """The checkpoint that a job has left whose agent was killed, as an object; None if there is none.
 
-    def clear(self) -> None:
-        """Kill what runs of it and remove its folder. Blocks. Idempotent."""
-        proctree.kill_marked(self.mark)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.folder)
+        Before: neither `clear_all` nor `start`. It may be the one that the job was started with.
+        """
+        scratch = self._found(job_id)
+        if scratch is None or scratch.seen_checkpoint() is None:
+            return None
+        try:
+            return await keep_checkpoint(self._means, scratch, job_id)
+        except (Refusal, OSError) as error:
+            _log.warning("job %s: its checkpoint is lost: %s", job_id, error)
+            return None
 
+    async def clear_all(self) -> None:
+        """End and remove all that jobs have left whose agent was killed. Before: no `start`. Raises OSError."""
+        for name in os.listdir(self._folder):
+            if scratch := self._found(name):
+                await self._clear(scratch)
 
-async def execute(
-    spec: jobs_pb2.JobSpec, scratch: Scratch, store: ObjectStore, node: str, orphans: proctree.Orphans
-) -> Ended:
-    """Run the program to its end, or to a limit. Before: script and inputs are whole in the store.
+    async def _clear(self, scratch: Scratch) -> None:
+        """End what runs of a job, and remove what it has left. Raises OSError."""
+        await self._means.first.signal(scratch.tree, signal.SIGKILL)
+        await remove(self._means.first, scratch)
 
-    Cancelled, it kills the whole tree first. Raises FailedPrecondition if an object has gone, OSError.
-    """
-    argv, inputs = await to_its_end(_lay_out, spec, scratch, store)
-    limits = spec.limits
-    wall_s = limits.wall_s or DEFAULT_WALL_S
-    cpu_s = math.ceil(limits.cpu_s or DEFAULT_CPU_S)
-    memory_bytes = limits.memory_bytes or DEFAULT_MEMORY_BYTES
-    with orphans.starting() as started:
-        transport, program = await asyncio.get_running_loop().subprocess_exec(
-            _Program,
-            *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(memory_bytes), str(cpu_s)),
-            *argv,
-            stdin=subprocess.DEVNULL,
-            cwd=scratch.folder,
-            env=_environment(spec, scratch, inputs, node),
-            start_new_session=True,
-        )
-        started(transport.get_pid())
-    over_wall = False
-    try:
-        await asyncio.wait_for(program.exited.wait(), wall_s)
-    except TimeoutError:
-        over_wall = True
-    finally:
-        # A descendant may still hold the pipes, or change outputs: the job has ended, and so do they.
-        await to_its_end(_kill_tree, transport.get_pid(), scratch.mark)
-        await program.exited.wait()
-        orphans.ended(transport.get_pid())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(program.drained.wait(), _PIPE_DEADLINE_S)
-        transport.close()
-    returncode = transport.get_returncode()
-    assert returncode is not None
-    reason = f"over its wall limit of {wall_s:g} s" if over_wall else ""
-    return _ended(returncode, reason, program.tails[1], program.tails[2], cpu_s, memory_bytes)
+    async def _break_off(self, scratch: Scratch, number: int) -> None:
+        try:
+            await self._means.first.signal(scratch.tree, signal.SIGKILL)
+        except OSError as error:
+            _log.error("job %s: what was begun of it cannot be ended, its user stays: %s", scratch.folder.name, error)
+        else:
+            await self._leave(scratch, number)
 
+    async def _leave(self, scratch: Scratch, number: int) -> None:
+        try:
+            await remove(self._means.first, scratch)
+        except OSError as error:
+            _log.error("job %s: what it has left stays, its user with it: %s", scratch.folder.name, error)
+        else:
+            heapq.heappush(self._free, number)
 
-class _Program(asyncio.SubprocessProtocol):
-    """A process and the tails of its streams. Told apart: its own end, and that nobody holds its streams any more."""
-
-    def __init__(self) -> None:
-        self.tails = {1: b"", 2: b""}
-        self.exited = asyncio.Event()
-        self.drained = asyncio.Event()
-        self._open = {1, 2}
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        self.tails[fd] = (self.tails[fd] + data)[-TAIL_BYTES:]
-
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        self._open.discard(fd)
-        if not self._open:
-            self.drained.set()
-
-    def process_exited(self) -> None:
-        self.exited.set()
-
-
-async def collect_outputs(scratch: Scratch, store: ObjectStore, node: str) -> list[jobs_pb2.JobOutput]:
-    """Move every regular file that the job left into the store. Before: nothing of it runs. Raises Exhausted."""
-    outputs = []
-    for path in sorted(scratch.outputs.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            name = path.relative_to(scratch.outputs).as_posix()
-            adopted, size_bytes = await store.adopt(path)
-            outputs.append(jobs_pb2.JobOutput(name=name, object=adopted, size_bytes=size_bytes, at_node=node))
-    return outputs
-
-
-def _lay_out(spec: jobs_pb2.JobSpec, scratch: Scratch, store: ObjectStore) -> tuple[list[str], list[Path]]:
-    """Copy script and inputs out of the store: they are the job's, to do with what it likes. The argv and the inputs.
-
-    Blocks.
-    """
-    scratch.clear()
-    folder = scratch.folder
-    folder.mkdir(parents=True, mode=0o700)
-    scratch.outputs.mkdir()
-    (folder / "tmp").mkdir()
-    inputs = [folder / f"input-{number}" for number in range(len(spec.inputs))]
-    try:
-        for each, path in zip(spec.inputs, inputs, strict=True):
-            store.copy_out(each.object, path)
-        if spec.WhichOneof("program") == "command":
-            return [*spec.command.argv, *spec.arguments], inputs
-        script = folder / "script.py"
-        store.copy_out(spec.script_object, script)
-    except (NotFound, DataLoss) as gone:
-        raise FailedPrecondition(str(gone)) from gone
-    return [sys.executable, str(script), *spec.arguments], inputs
-
-
-def _environment(spec: jobs_pb2.JobSpec, scratch: Scratch, inputs: list[Path], node: str) -> dict[str, str]:
-    return (
-        {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        | _ONE_THREAD
-        | {"HOME": str(scratch.folder), "TMPDIR": str(scratch.folder / "tmp")}
-        | dict(spec.environment)
-        | {
-            "SKYRACK_INPUTS": os.pathsep.join(map(str, inputs)),
-            "SKYRACK_OUTPUT_DIR": str(scratch.outputs),
-            "SKYRACK_JOB_ID": spec.id,
-            "SKYRACK_NODE": node,
-        }
-    )
-
-
-def _kill_tree(pid: int, mark: bytes) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    proctree.kill_marked(mark)
-
-
-def _ended(returncode: int, reason: str, stdout: bytes, stderr: bytes, cpu_s: int, memory_bytes: int) -> Ended:
-    """The end in words. Exit status as a shell has it: 128 + signal."""
-    if returncode < 0:
-        status = 128 - returncode
-        name = _signal_name(-returncode)
-        if not reason and -returncode == signal.SIGXCPU:
-            reason = f"over its limit of {cpu_s} s of CPU"
-        reason = reason or f"killed by {name}" + (" (out of the node's memory?)" if name == "SIGKILL" else "")
-        return Ended(status, reason, stdout, stderr)
-    reason = reason or f"exit status {returncode}"
-    if returncode and any(words in stderr[-4096:] for words in _OUT_OF_MEMORY):
-        reason += f": out of its memory limit of {memory_bytes / 2**20:.0f} MiB"
-    return Ended(returncode, reason, stdout, stderr)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"  # real-time signals have no names
+    def _found(self, job_id: str) -> Scratch | None:
+        with suppress(FileNotFoundError):
+            return Scratch.found(self._folder / job_id, self._users or ())
+        return None

@@ -52,12 +52,12 @@ class Holdings:
         quota_bytes: int,
         journal: Journal,
         *,
-        jurisdiction: Callable[[], str] = lambda: "",
+        jurisdiction: str = "",
         keys: Keys | None = None,
         encrypt: bool = False,
     ) -> None:
-        """`jurisdiction` tells where the node stands, "" being nowhere in particular; with `encrypt`, new objects are
-        encrypted with one of the keys."""
+        """`jurisdiction`: where the node lies, "" being nowhere in particular. `encrypt`: new objects, with a key of
+        `keys`."""
         self._shelf = Shelf(folder)
         self._catalog = Catalog(journal)
         self._jurisdiction = jurisdiction
@@ -96,7 +96,7 @@ class Holdings:
     @property
     def jurisdiction(self) -> str:
         """Where the node stands; empty: nowhere in particular."""
-        return self._jurisdiction()
+        return self._jurisdiction
 
     def row(self, name: str) -> Row | None:
         """What is known of an object, whole or not. Raises InvalidArgument."""

@@ -7,8 +7,10 @@ for it. Each room keeps its own tables here, and says so with `ensure`.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import sqlite3
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -28,6 +30,8 @@ VERSION: Final = 1
 
 _CACHE_KIB: Final = 256
 _LEFT_OF_LOG_BYTES: Final = 4 * 2**20
+_ROOM_DEADLINE_S: Final = 30.0
+_ROOM_POLL_S: Final = 0.5
 _STOP: Final[list[Statement]] = []
 # What the machine does to a file, told apart from what a statement does: an error's lowest byte (sqlite.org/rescode).
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -37,14 +41,14 @@ _NO_ROOM: Final = frozenset(
 
 
 class JournalError(Exception):
-    """The journal cannot be used at all. Says which file and why."""
+    """The journal is not for this agent. Says which file and why."""
 
 
 class Journal:
     """The durable facts of one agent. No other process may have the file."""
 
     def __init__(self, path: Path) -> None:
-        """Open it, or a new one. A damaged one is set aside as `.bad`. Raises JournalError."""
+        """Open it, or a new one. A damaged one is set aside as `.bad`. Raises JournalError, OSError."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = path
         self.damage = ""
@@ -53,7 +57,7 @@ class Journal:
             self._writer = self._opened()
         except sqlite3.DatabaseError as error:
             if _code(error) not in _DAMAGE:
-                raise JournalError(f"journal {path}: {error}") from error
+                raise OSError(errno.EIO, str(error), str(path)) from error
             self.damage = str(error)
             _log.error("journal %s is damaged (%s); it is set aside as .bad", path, error)
             for suffix in ("", "-wal", "-shm"):
@@ -66,17 +70,30 @@ class Journal:
         self._thread.start()
 
     def ensure(self, schema_sql: str) -> None:
-        """Have these tables (CREATE TABLE IF NOT EXISTS …, one statement after the other). Blocks: for the start."""
-        done = self._ask([(each, ()) for each in schema_sql.split(";") if each.strip()])
-        done.result()
+        """Have these tables (CREATE TABLE IF NOT EXISTS …, one statement after the other). For the start: blocks.
 
-    async def write(self, *statements: Statement) -> None:
-        """Do all of it or nothing. After: it is on disk. A caller that is cancelled leaves it to be written.
-
-        Raises Exhausted when the disk takes no more, DataLoss when the file is damaged, sqlite3.Error for what is wrong
-        with a statement; then nothing was done.
+        On a full disk, until there is room. Raises Exhausted when that takes too long, DataLoss.
         """
-        await asyncio.shield(asyncio.wrap_future(self._ask(statements)))
+        statements = [(each, ()) for each in schema_sql.split(";") if each.strip()]
+        deadline_mono_s = time.monotonic() + _ROOM_DEADLINE_S
+        while True:
+            try:
+                self._ask(statements).result()
+                break
+            except Exhausted as full:
+                _log.error("%s", full)
+                if time.monotonic() > deadline_mono_s:
+                    raise
+                time.sleep(_ROOM_POLL_S)
+
+    def write(self, *statements: Statement) -> asyncio.Future[None]:
+        """Do all of it or nothing; what is asked for first is done first. When it has been waited for, it is on disk.
+
+        A caller that is cancelled, or does not wait, leaves it to be written. Raises, when waited for, Exhausted when
+        the disk takes no more, DataLoss when the file is damaged, sqlite3.Error for what is wrong with a statement;
+        then nothing was done.
+        """
+        return asyncio.shield(asyncio.wrap_future(self._ask(statements)))
 
     def read(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
         """The rows of a query, among them all that was answered before. Of one thread. Raises DataLoss, Exhausted."""
@@ -107,7 +124,8 @@ class Journal:
                 raise _damaged(verdict)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA journal_size_limit = {_LEFT_OF_LOG_BYTES}")
-            db.execute(f"PRAGMA user_version = {VERSION}")
+            if found != VERSION:
+                db.execute(f"PRAGMA user_version = {VERSION}")
         except BaseException:
             db.close()
             raise

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import fcntl
 import ipaddress
 import logging
 import os
 import re
 import signal
+import socket
 import sys
+import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from node_agent.engine import Engine
+from node_agent import identity, init, wire
+from node_agent.audit import Audit
+from node_agent.contact import Contacts
+from node_agent.courier import Courier
+from node_agent.engine import Bounds, Engine
+from node_agent.errors import Refusal
+from node_agent.executor import Executor
+from node_agent.first_process import FirstProcess
+from node_agent.identity import Credentials, Identity
 from node_agent.journal import Journal, JournalError
 from node_agent.ledger import Ledger
+from node_agent.logs import JobLogs
 from node_agent.peer import Resolver
-from node_agent.scrub import EVERY_S, LoggedAudit, Scrubber, from_holders
+from node_agent.scrub import EVERY_S, Scrubber, from_holders
 from node_agent.sealing import Keys
 from node_agent.server import PlaneError, Planes
-from node_agent.services import Identity
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
 from node_agent.transfer import ChecksumError, check_checksums
-from node_agent.wire import DATA_PORT
+from node_agent.users import JOB_USERS, Users
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +44,7 @@ JOURNAL = "journal.db"
 IDENTITY = "identity"
 _M_ARENA_MAX = -8  # malloc.h
 _DEFAULT_STORE_BYTES = 2 * 1024**3
+_FIRST_JOB_USER = 10100
 
 
 @dataclass(frozen=True)
@@ -49,25 +58,26 @@ class Options:
     store_bytes: int
     encrypt_at_rest: bool
     scrub_every_s: float
-    jurisdiction: str
-    job_slots: int
+    bounds: Bounds
     peers: dict[str, str]
+    users: Users | None  # none: all that lives in the node is whoever starts it
 
 
 def parse_options(argv: Sequence[str]) -> Options:
     """The command line. Ends the process with status 2 and a message if it is wrong."""
     parser = argparse.ArgumentParser(prog="skyrack-agent", description="The program in every node of a skyrack run.")
     parser.add_argument("--name", required=True, help="the node's name")
-    parser.add_argument("--role", required=True, choices=["satellite", "gateway", "terminal"])
+    parser.add_argument("--role", required=True, choices=identity.ROLES)
     parser.add_argument("--address", required=True, type=_ipv4, help="the node's IPv4 address in the emulated network")
-    parser.add_argument("--port", type=int, default=DATA_PORT, help="TCP port of every node's data plane")
+    parser.add_argument("--port", type=int, default=wire.DATA_PORT, help="TCP port of every node's data plane")
     parser.add_argument("--control-socket", required=True, type=Path, help="Unix socket of the control plane")
     parser.add_argument("--store", required=True, type=Path, help="folder for objects, journal and scratch")
     parser.add_argument("--store-bytes", type=int, default=_DEFAULT_STORE_BYTES, help="quota for objects")
     parser.add_argument("--encrypt-at-rest", action="store_true", help="encrypt new objects on the node's disk")
     parser.add_argument("--scrub-every-s", type=float, default=EVERY_S, help="how often objects are looked through")
+    parser.add_argument("--job-slots", type=_slots, default=1, help=f"how many jobs run at a time, up to {JOB_USERS}")
+    parser.add_argument("--max-open-jobs", type=_count, default=10_000, help="how many jobs it has charge of at most")
     parser.add_argument("--jurisdiction", default="", type=_country, help="where the node lies, as ISO 3166-1 alpha-2")
-    parser.add_argument("--job-slots", type=int, default=1, help="how many jobs run at a time")
     parser.add_argument(
         "--peer",
         action="append",
@@ -76,45 +86,53 @@ def parse_options(argv: Sequence[str]) -> Options:
         metavar="NAME=IPV4",
         help="where another node is; others are looked up in /etc/hosts",
     )
+    parser.add_argument("--user", type=int, help="whom to be, when started as root: then jobs are users of their own")
+    parser.add_argument("--first-job-user", type=int, default=_FIRST_JOB_USER, help=f"{JOB_USERS} from this one on")
+    parser.add_argument("--job-processes", type=int, default=64, help="how many threads each may have")
     known = parser.parse_args(argv)
     return Options(
-        identity=Identity(known.name, known.role, known.address),
+        identity=Identity(known.name, known.role, known.address, known.jurisdiction),
         port=known.port,
         control_socket=known.control_socket,
         store_dir=known.store.resolve(),
         store_bytes=known.store_bytes,
         encrypt_at_rest=known.encrypt_at_rest,
         scrub_every_s=known.scrub_every_s,
-        jurisdiction=known.jurisdiction,
-        job_slots=known.job_slots,
+        bounds=Bounds(known.job_slots, known.max_open_jobs),
         peers=dict(known.peer),
+        users=Users(known.user, known.first_job_user, known.job_processes) if known.user else None,
     )
 
 
-async def serve(options: Options) -> None:
+async def serve(options: Options, channel: socket.socket, restarts: int) -> None:
     """Live until SIGTERM or SIGINT. Raises PlaneError."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    who = replace(options.identity, restarts=restarts)
     journal = Journal(options.store_dir / JOURNAL)
+    audit = Audit(journal)
+    first = FirstProcess(channel, options.users)
+    credentials = Credentials(options.store_dir / IDENTITY, who, first)
     store = ObjectStore(
         options.store_dir / "objects",
         options.store_bytes,
         journal,
-        jurisdiction=lambda: options.jurisdiction,
+        jurisdiction=who.jurisdiction,
         keys=Keys(options.store_dir / IDENTITY / "keys"),
         encrypt=options.encrypt_at_rest,
     )
-    ledger = Ledger(options.store_dir / "jobs")
-    resolver = Resolver(options.peers, options.port)
-    name, role = options.identity.name, options.identity.role
-    sky = Sky()
-    engine = Engine(name, role, store, ledger, resolver, options.store_dir / "scratch", options.job_slots, sky)
-    store.in_use = engine.in_use
-    scrubber = Scrubber(name, store, LoggedAudit(), from_holders(store, resolver))
-    planes = Planes(options.identity, store, scrubber, engine, sky)
-    if os.getpid() == 1:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, engine.orphans.reap)
+    logs = JobLogs(options.store_dir / "logs")
+    executor = Executor(who.name, store, options.store_dir / "scratch", logs, first)
+    sky = Sky(options.store_dir / "sky")
+    ledger = Ledger(journal)
+    store.in_use = ledger.need_of
+    resolver = Resolver(options.peers, options.port, credentials)
+    contacts = Contacts(resolver)
+    courier = Courier(who.name, store, ledger, logs, contacts, sky)
+    engine = Engine(who.name, who.jurisdiction, options.bounds, store, ledger, resolver, executor, logs, courier, sky)
+    scrubber = Scrubber(who.name, store, audit, from_holders(store, contacts))
+    planes = Planes(who, credentials, audit, store, scrubber, engine, sky)
     await store.recover()
     await engine.recover()
     await store.collect()
@@ -132,27 +150,44 @@ async def serve(options: Options) -> None:
         scrubbing.cancel()
         await engine.stop()
         await planes.close()
+        await contacts.close()
         await scrubber.close()
+        await audit.close()
         journal.close()
 
 
 def main() -> int:
     """The program `skyrack-agent`. Its exit status."""
-    return live(parse_options(sys.argv[1:]))
+    options = parse_options(sys.argv[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        rehearse(Path(folder))
+    try:
+        return begin(options)
+    except OSError as error:
+        _say(options, error)
+        return 1
 
 
-def live(options: Options) -> int:
+def begin(options: Options) -> int:
+    """Be the node's first process until its end. Its exit status. Raises OSError."""
+    return init.supervise(lambda channel, restarts: live(options, channel, restarts), options.users)
+
+
+def live(options: Options, channel: socket.socket, restarts: int) -> int:
     """Be the agent until it is told to end. The exit status of the process."""
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a peer that vanishes is news to the job alone
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may grow no more is an error like a full disk
     _have_one_arena()
     try:
         check_checksums()
         lock = _lock(options.store_dir)
-        asyncio.run(serve(options))
+        asyncio.run(serve(options, channel, restarts))
         os.close(lock)
-    except (PlaneError, JournalError, ChecksumError, OSError) as error:
-        sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
+    except (PlaneError, JournalError, ChecksumError) as error:
+        _say(options, error)
+        return init.CANNOT_BE
+    except (OSError, Refusal) as error:
+        _say(options, error)
         return 1
     return 0
 
@@ -161,20 +196,23 @@ def rehearse(folder: Path) -> None:
     """Do in an empty folder what every agent does first, so that those forked from here share the memory it takes."""
     journal = Journal(folder / JOURNAL)
     ObjectStore(folder / "objects", _DEFAULT_STORE_BYTES, journal)
-    Ledger(folder / "jobs")
+    Ledger(journal)
     journal.close()
     asyncio.run(asyncio.sleep(0))
 
 
+def _say(options: Options, error: Exception) -> None:
+    sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
+
+
 def _have_one_arena() -> None:
     """Let glibc keep memory in one place for all threads: it would keep megabytes more in one for each."""
-    with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _lock(store_dir: Path) -> int:
     """Hold the store for this process alone, until it ends. Raises PlaneError."""
-    store_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store_dir.mkdir(parents=True, exist_ok=True)
+    store_dir.chmod(0o711)  # jobs know the way through it to what is theirs
     lock = os.open(store_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -185,6 +223,20 @@ def _lock(store_dir: Path) -> int:
 
 def _ipv4(text: str) -> str:
     return str(ipaddress.IPv4Address(text))
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _slots(text: str) -> int:
+    number = _count(text)
+    if number > JOB_USERS:
+        raise ValueError(text)
+    return number
 
 
 def _country(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 import grpc
 
 from node_agent import wire
-from node_agent.catalog import Row
+from node_agent.catalog import PUT, Row, for_job
 from node_agent.errors import DataLoss, InvalidArgument, OutOfRange
 from node_agent.scrub import Scrubber
 from node_agent.services import Context, answer, answers
@@ -97,7 +97,8 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
                     raise InvalidArgument("the first message of a put must carry its header")
                 header = first.header
                 terms = Terms.of(header.terms)
-                async with self._store.receiving(header.object, header.size_bytes, terms) as part:
+                why = for_job(header.for_job) if header.for_job else PUT
+                async with self._store.receiving(header.object, header.size_bytes, terms, why) as part:
                     if part is None:
                         return await self._stat(header.object)
                     async with part.taking(header.offset_bytes) as intake:

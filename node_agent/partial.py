@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from node_agent.blocking import to_its_end, undisturbed
+from node_agent.blocking import to_its_end, uninterrupted
 from node_agent.errors import InvalidArgument, OutOfRange
 from node_agent.stored_file import StoredFile, full_disk_is_exhausted
 
@@ -147,7 +147,7 @@ class Intake:
     async def end(self) -> None:
         """Wait until nothing is being written any more. It is too late for errors: `drained` has told them."""
         if self._writing is not None:
-            await undisturbed(self._ended(self._writing))
+            await uninterrupted(self._ended(self._writing))
 
     async def _ended(self, writing: asyncio.Task[None]) -> None:
         await asyncio.wait({writing})

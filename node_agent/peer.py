@@ -1,4 +1,4 @@
-"""One contact with another agent over the data plane: a channel, its calls, and what its errors mean.
+"""Another agent, over the data plane: its calls, and what their errors mean.
 
 What the network does is a Break: another contact may do better. What the peer decides is a Refusal: it will not.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Final
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from node_agent import transfer, wire
 from node_agent.catalog import PUT
@@ -22,15 +21,14 @@ from node_agent.errors import (
     Exhausted,
     FailedPrecondition,
     NotFound,
+    OutOfRange,
     PermissionDenied,
     Refusal,
 )
+from node_agent.identity import Credentials
 from node_agent.store import ObjectStore
 from node_agent.terms import Terms
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
-
-T = TypeVar("T")
-Pulse: TypeAlias = grpc.aio.UnaryStreamCall[Any, health_pb2.HealthCheckResponse]
 
 _RESOLVE_DEADLINE_S = 2.0
 
@@ -49,7 +47,9 @@ _REFUSALS: Final[Mapping[grpc.StatusCode, type[Refusal]]] = {
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.DATA_LOSS: DataLoss,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Exhausted,
+    grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
 }
 
 
@@ -58,14 +58,23 @@ class Break(Exception):  # noqa: N818 — a state of the network, not a defect
 
 
 class Resolver:
-    """Where nodes are: those given by name, and all that the machine's resolver (/etc/hosts) knows."""
+    """Where nodes are: those given by name, and all that the machine's resolver (/etc/hosts) knows. And how to know
+    that it is them."""
 
-    def __init__(self, peers: Mapping[str, str], port: int) -> None:
+    def __init__(self, peers: Mapping[str, str], port: int, credentials: Credentials) -> None:
         self._peers = dict(peers)
         self._port = port
+        self._credentials = credentials
 
-    async def target(self, node: str) -> str:
-        """The node's place for gRPC. Raises Break when no such name is known."""
+    def channel(self, node: str, target: str, options: wire.Options) -> grpc.aio.Channel:
+        """A channel to a node, with this node's newest certificate. Raises Break before there is one."""
+        try:
+            return wire.open_channel(self._credentials, node, target, options)
+        except LookupError:
+            raise Break("this node has not been given its certificate yet") from None
+
+    async def address(self, node: str) -> tuple[str, int]:
+        """The node's IPv4 address, and its agent's port. Raises Break when no such name is known."""
         address = self._peers.get(node)
         if address is None:
             resolving = asyncio.get_running_loop().getaddrinfo(
@@ -76,7 +85,7 @@ class Resolver:
             except (socket.gaierror, UnicodeError, TimeoutError):
                 raise Break(f"no node is called {node}") from None
             address = str(found[0][4][0])
-        return f"ipv4:{address}:{self._port}"
+        return address, self._port
 
 
 class Peer:
@@ -115,6 +124,33 @@ class Peer:
             async for job in self._jobs.Watch(request, timeout=wire.STREAM_DEADLINE_S):
                 yield job
 
+    async def suspend(self, job_id: str, *, suspend: bool) -> None:
+        """Have the job stopped there, or let it go on."""
+        with self._listening():
+            if suspend:
+                await self._jobs.Suspend(jobs_pb2.SuspendJobRequest(id=job_id), timeout=wire.ANSWER_DEADLINE_S)
+            else:
+                await self._jobs.Resume(jobs_pb2.ResumeJobRequest(id=job_id), timeout=wire.ANSWER_DEADLINE_S)
+
+    async def give_back(self, job: jobs_pb2.Job) -> None:
+        """Hand it a result on the way back, whose outputs it has. After: it has charge of it."""
+        with self._listening():
+            await self._jobs.Return(jobs_pb2.ReturnJobRequest(job=job), timeout=wire.ANSWER_DEADLINE_S)
+
+    async def release(self, job_id: str) -> None:
+        """Say that the job's result is safe here."""
+        with self._listening():
+            await self._jobs.Release(jobs_pb2.ReleaseJobRequest(id=job_id), timeout=wire.ANSWER_DEADLINE_S)
+
+    async def log(
+        self, job_id: str, stream: jobs_pb2.LogStream.ValueType, offset_bytes: int
+    ) -> AsyncIterator[jobs_pb2.LogChunk]:
+        """What the job writes, from an offset, until it is final."""
+        request = jobs_pb2.ReadLogRequest(id=job_id, stream=stream, offset_bytes=offset_bytes, follow=True)
+        with self._listening():
+            async for chunk in self._jobs.ReadLog(request, timeout=wire.STREAM_DEADLINE_S):
+                yield chunk
+
     async def committed_bytes(self, name: str) -> int:
         """How much of an object it has."""
         with self._listening():
@@ -127,11 +163,14 @@ class Peer:
         name: str,
         offset_bytes: int,
         on_sent: Callable[[int], None],
-        terms: Terms | None = None,
+        for_job: str = "",
     ) -> None:
-        """Send an object from an offset, under its own residency or other terms. After: the peer has it on disk."""
+        """Send an object from an offset, under its residency, for as long as a job needs it, or for good.
+
+        After: the peer has it on disk.
+        """
         with self._listening():
-            await transfer.put(self._objects, store, name, offset_bytes, on_sent, terms)
+            await transfer.put(self._objects, store, name, offset_bytes, on_sent, for_job=for_job)
 
     async def fetch(
         self,
@@ -152,64 +191,18 @@ class Peer:
             yield
         except grpc.aio.AioRpcError as error:
             if error.code() in _BREAKS:
-                raise Break(_meaning(self.node, error)) from error
+                raise Break(meaning(self.node, error)) from error
             said = f"{self.node} says: {error.details()}"
             raise _REFUSALS.get(error.code(), Refusal)(said) from error
 
 
-async def in_contact(node: str, resolver: Resolver, action: Callable[[Peer], Awaitable[T]]) -> T:
-    """Do something with a node over a fresh channel; nothing of an earlier one (TCP timers, back-off) delays it.
-
-    Raises Break within two seconds if the node does not answer, and within three when it falls silent later: the
-    action is cancelled wherever it is.
-    """
-    target = await resolver.target(node)
-    async with (
-        grpc.aio.insecure_channel(target, options=wire.PULSE_OPTIONS) as pulse_channel,
-        grpc.aio.insecure_channel(target, options=wire.DATA_OPTIONS) as channel,
-    ):
-        pulse = health_pb2_grpc.HealthStub(pulse_channel).Watch(
-            health_pb2.HealthCheckRequest(), timeout=wire.STREAM_DEADLINE_S
-        )
-        channel.get_state(try_to_connect=True)  # both dial at once: round trips are long up there
-        await _first_answer(node, pulse)
-        work = asyncio.ensure_future(action(Peer(node, channel)))
-        silence = asyncio.create_task(_until_silent(node, pulse))
-        try:
-            await asyncio.wait({work, silence}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            work.cancel()
-            silence.cancel()
-            await asyncio.wait({work, silence})
-        if work.cancelled():
-            raise Break(silence.result())
-        return work.result()
-
-
-async def _first_answer(node: str, pulse: Pulse) -> None:
-    try:
-        await asyncio.wait_for(pulse.read(), wire.HELLO_DEADLINE_S)
-    except TimeoutError:
-        raise Break(f"no answer from {node}") from None
-    except grpc.aio.AioRpcError as error:
-        raise Break(_meaning(node, error)) from error
-
-
-async def _until_silent(node: str, pulse: Pulse) -> str:
-    """Return when the node gives no sign of life any more: how that showed."""
-    try:
-        while await pulse.read() is not grpc.aio.EOF:
-            continue
-    except grpc.aio.AioRpcError as error:
-        return _meaning(node, error)
-    return f"{node} is shutting down"
-
-
-def _meaning(node: str, error: grpc.aio.AioRpcError) -> str:
+def meaning(node: str, error: grpc.aio.AioRpcError) -> str:
     """gRPC's words for a break, for people."""
     details = error.details() or ""
     if "unreachable" in details or "No route to host" in details:
         return f"no route to {node}"
     if "Connection refused" in details:
         return f"nothing listens at {node} yet"
+    if "handshake failed" in details or "verification" in details:
+        return f"{node} does not prove to be {node}, or does not take this node's certificate"
     return f"no answer from {node}"

@@ -1,4 +1,7 @@
-"""The processes of a job, found by a mark in their environment: those too that left the group or lost their parent."""
+"""The processes of a job: those too that left its session or lost their parent.
+
+They are all that its user has; where jobs are no users of their own, those with the job's mark in their environment.
+"""
 
 from __future__ import annotations
 
@@ -6,80 +9,97 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
-_ROUNDS = 100
-_ROUND_S = 0.01
-
-
-def marked(mark: bytes) -> list[int]:
-    """Ids of living processes that were started with this `NAME=value` in their environment."""
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and mark in _environment(entry)]
+_NOBODY = 65534
+_ROUNDS = 400
+_ROUND_S = 0.005
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-def kill_marked(mark: bytes) -> None:
-    """Kill all of them, and those that they start meanwhile. Blocks until none lives, a second at most.
+@dataclass(frozen=True)
+class Tree:
+    """One job's processes."""
 
-    Raises TimeoutError if some outlive that (stuck in the kernel).
-    """
-    for _ in range(_ROUNDS):
-        pids = marked(mark)
-        if not pids:
+    user: int | None  # theirs alone; None where jobs are no users of their own
+    mark: str  # a NAME=value that they were started with
+
+    def pids(self) -> list[int]:
+        """Those that live now."""
+        belongs = self._is_marked if self.user is None else self._is_the_users
+        return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and belongs(entry)]
+
+    def signal(self, number: int) -> None:
+        """Signal all of them, and those that they start meanwhile. Before: the caller is the first process.
+
+        Blocks until none lives (SIGKILL) or none runs (SIGSTOP), two seconds at most: raises TimeoutError if some are
+        stuck in the kernel for longer.
+        """
+        wanted = {signal.SIGKILL: self.pids, signal.SIGSTOP: self._running}.get(signal.Signals(number), list)
+        self._signal_once(number)
+        for _ in range(_ROUNDS):
+            left = wanted()
+            if not left:
+                return
+            time.sleep(_ROUND_S)
+            self._signal_once(number)
+        raise TimeoutError(f"processes {left[:5]} do not heed {signal.Signals(number).name}")
+
+    def memory_bytes(self) -> int:
+        """What all of them have in memory, shared pages counted for each: never too little."""
+        return sum(_resident_bytes(pid) for pid in self.pids())
+
+    def proportional_bytes(self) -> int:
+        """What all of them have in memory, shared pages counted once. Before: the caller is their user."""
+        return sum(_proportional_bytes(pid) for pid in self.pids())
+
+    def _signal_once(self, number: int) -> None:
+        if self.user is None:
+            for pid in self.pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
             return
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(_ROUND_S)
-    raise TimeoutError(f"processes {pids} outlive SIGKILL")
-
-
-class Orphans:
-    """What lost its parent and ended: the first process of a process namespace inherits it, and must wait for it.
-
-    The agent's own children are left to those who started them: they announce a start before, and name the child after.
-    """
-
-    def __init__(self) -> None:
-        self._starting = 0
-        self._own: set[int] = set()
-
-    @contextlib.contextmanager
-    def starting(self) -> Iterator[Callable[[int], None]]:
-        """Around the start of a child, which is then named."""
-        self._starting += 1
+        # To all at once, so that nobody is missed that is being forked. As their user, or it would reach the agent too;
+        # but the real user is nobody, whose processes they cannot signal back.
+        os.setresuid(_NOBODY, self.user, 0)
         try:
-            yield self._own.add
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(-1, number)
         finally:
-            self._starting -= 1
+            os.setresuid(0, 0, 0)
 
-    def ended(self, pid: int) -> None:
-        """One of the agent's own has been waited for."""
-        self._own.discard(pid)
-        self.reap()
+    def _running(self) -> list[int]:
+        # One that waits in the kernel (D) stops before it runs again. Who has called vfork(2) waits so for its child,
+        # which may be stopped before it lets its parent go.
+        return [pid for pid in self.pids() if _state(pid) not in "TtD"]
 
-    def reap(self) -> None:
-        """Wait for every orphan that has ended, without waiting."""
-        if self._starting:  # who of them all is a child of ours is not known yet
-            return
-        for pid in _zombie_children() - self._own:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+    def _is_the_users(self, pid: str) -> bool:
+        status = _read(f"/proc/{pid}/status")
+        return f"\nUid:\t{self.user}\t".encode() in status and b"\nState:\tZ" not in status
 
-
-def _zombie_children() -> set[int]:
-    """Children of this process that have ended."""
-    own, found = str(os.getpid()), set()
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            state, parent = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[:2]
-            if (state, parent) == ("Z", own):
-                found.add(int(entry))
-    return found
+    def _is_marked(self, pid: str) -> bool:
+        return self.mark.encode() in _read(f"/proc/{pid}/environ").split(b"\0")
 
 
-def _environment(pid: str) -> list[bytes]:
+def _read(path: str) -> bytes:
     try:
-        return Path("/proc", pid, "environ").read_bytes().split(b"\0")
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return []  # ended meanwhile, or another user's: not ours
+        return b""  # ended meanwhile, or another user's: not ours
+
+
+def _state(pid: int) -> str:
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2][1:2].decode() or "T"
+
+
+def _resident_bytes(pid: int) -> int:
+    fields = _read(f"/proc/{pid}/statm").split()
+    return int(fields[1]) * _PAGE_BYTES if fields else 0
+
+
+def _proportional_bytes(pid: int) -> int:
+    """As the kernel counts it; of a process that hides that, all that is resident."""
+    rollup = _read(f"/proc/{pid}/smaps_rollup")
+    found = [line.split()[1] for line in rollup.splitlines() if line.startswith((b"Pss:", b"SwapPss:"))]
+    return sum(int(kib) for kib in found) * 1024 if found else _resident_bytes(pid)

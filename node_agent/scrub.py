@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
 from node_agent.catalog import Row
+from node_agent.contact import Contacts
 from node_agent.errors import DataLoss, NotFound, Refusal
-from node_agent.peer import Break, Resolver, in_contact
+from node_agent.peer import Break
 from node_agent.store import ObjectStore
 from node_agent.stored_file import StoredFile
 
@@ -182,14 +183,14 @@ class Scrubber:
             _log.error("%s: %s", task.get_name(), error)
 
 
-def from_holders(store: ObjectStore, resolver: Resolver) -> FetchFrom:
+def from_holders(store: ObjectStore, contacts: Contacts) -> FetchFrom:
     """Fetch from the first of the holders that answers and has it whole."""
 
     async def fetch(name: str, holders: Sequence[str]) -> None:
         heard = []
         for node in holders:
             try:
-                await in_contact(node, resolver, lambda peer: peer.fetch(store, name, lambda *_: None, why=None))
+                await contacts.do(node, lambda peer: peer.fetch(store, name, lambda *_: None, why=None))
             except (Break, Refusal) as error:
                 heard.append(str(error))
             else:

@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x00020000, 0x02000000, 0x04000000
@@ -21,10 +22,12 @@ SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 SYS_MOUNT_SETATTR = 442  # on every architecture
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
-PR_SET_PDEATHSIG, PR_SET_NAME, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 15, 24, 38
-PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER = 1, 15, 24, 36
+PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
+CAP_KILL, CAP_SETGID, CAP_SETUID = 5, 6, 7
 
+_LAST_CAPABILITY = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -89,22 +92,50 @@ def die_with_parent() -> None:
     _done(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
-def drop_privileges(uid: int, gid: int) -> None:
-    """Be an ordinary user for good: no capability, none to be gained, no group but one.
+def inherit_orphans() -> None:
+    """Be the parent of every descendant that loses its own, as the first process of a namespace is anyway."""
+    _done(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
 
-    `uid` 0 is root of a user namespace of the caller's own, and stays.
+
+def drop_privileges(uid: int, gid: int, groups: Collection[int] = ()) -> None:
+    """Be an ordinary user for good: no capability, none to be gained, no group but these.
+
+    `uid` 0 is root of a user namespace of the caller's own, or whoever the caller is, and stays.
     """
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
-    for capability in range(last + 1):
-        _done(_libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0), "prctl(PR_CAPBSET_DROP)")
+    _bound(())
     if uid:
-        os.setgroups([])
+        os.setgroups(list(groups))
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
+    _hold(())
+
+
+def keep_capabilities(kept: Collection[int]) -> None:
+    """Have these capabilities, and neither have nor gain any other."""
+    _bound(kept)
+    _hold(kept)
+
+
+def _bound(kept: Collection[int]) -> None:
+    """Gain nothing from programs to be run: no capability but these, and no other user's rights."""
+    for capability in range(_LAST_CAPABILITY + 1):
+        if capability in kept:
+            continue
+        answer = _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+        if answer < 0 and ctypes.get_errno() == errno.EPERM:
+            break  # whoever may not change that bound has nothing to gain: what follows sees to it
+        _done(answer, "prctl(PR_CAPBSET_DROP)")
     _done(_libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl(PR_CAP_AMBIENT)")
-    header = ctypes.create_string_buffer(struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0))
-    _done(_libc.capset(header, ctypes.create_string_buffer(24)), "capset")
     _done(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+
+
+def _hold(held: Collection[int]) -> None:
+    """Hold these capabilities, none besides, and hand none on."""
+    mask = sum(1 << capability for capability in held)
+    header = ctypes.create_string_buffer(struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0))
+    # effective, permitted, inheritable: of the first 32 capabilities, then of the rest
+    data = ctypes.create_string_buffer(struct.pack("=6I", mask, mask, 0, 0, 0, 0))
+    _done(_libc.capset(header, data), "capset")
 
 
 def _done(answer: int, what: str) -> None:

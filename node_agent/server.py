@@ -1,8 +1,8 @@
 """The agent's two planes.
 
-The control plane is one Unix socket for the emulator, open from the start. The data plane is TCP on the node's own
-address, open as soon as the node has that address. Jobs and objects reach satellites and terminals over the data plane
-alone.
+The control plane is one Unix socket for the emulator, open from the start. The data plane is TCP with mutual TLS on the
+node's own address, open as soon as the node has that address and a certificate. Jobs and objects reach satellites over
+the data plane alone.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from node_agent import wire
+from node_agent.access import EMULATOR, Guard, caller
+from node_agent.audit import Audit
 from node_agent.engine import Engine
+from node_agent.errors import Refusal
+from node_agent.identity import Credentials, Identity
+from node_agent.job_service import Jobs
 from node_agent.object_service import Objects
 from node_agent.scrub import Scrubber
-from node_agent.services import Identity, Jobs, Node
+from node_agent.services import Node
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
-from protos.skyrack.v1 import jobs_pb2_grpc, node_pb2_grpc, objects_pb2_grpc
+from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2_grpc, objects_pb2_grpc
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +53,19 @@ class PlaneError(Exception):
 class Planes:
     """Both planes of one agent, from open to close."""
 
-    def __init__(self, identity: Identity, store: ObjectStore, scrubber: Scrubber, engine: Engine, sky: Sky) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        credentials: Credentials,
+        audit: Audit,
+        store: ObjectStore,
+        scrubber: Scrubber,
+        engine: Engine,
+        sky: Sky,
+    ) -> None:
         self._identity = identity
+        self._credentials = credentials
+        self._audit = audit
         self._store = store
         self._scrubber = scrubber
         self._engine = engine
@@ -65,10 +81,11 @@ class Planes:
             )
         for service in (JOBS, OBJECTS):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
-        server = self._new_server()
-        node_pb2_grpc.add_NodeServicer_to_server(Node(self._identity, self._store, self._engine, self._sky), server)
-        if self._identity.role == "gateway":
-            self._add_work(server, lambda: self._store.jurisdiction)
+        server = self._new_server(Guard(self._audit, self._job, of_plane=EMULATOR))
+        node = Node(self._identity, self._credentials, self._audit, self._store, self._engine, self._sky)
+        node_pb2_grpc.add_NodeServicer_to_server(node, server)
+        if self._identity.role != "satellite":
+            self._add_work(server, lambda: self._identity.jurisdiction)
         mask = os.umask(0o177)
         try:
             server.add_insecure_port(f"unix:{path}")
@@ -80,14 +97,15 @@ class Planes:
         self._servers.append(server)
 
     async def open_data(self, port: int) -> None:
-        """Serve other nodes, once the node has its address. Raises PlaneError."""
+        """Serve other nodes, once the node has its address and its certificate. Raises PlaneError."""
         address = self._identity.address
         await _wait_for_address(address)
-        server = self._new_server()
-        self._add_work(server, lambda: "")
+        await self._credentials.wait()
+        server = self._new_server(Guard(self._audit, self._job))
+        self._add_work(server, lambda: caller().jurisdiction)
         reflection.enable_server_reflection([JOBS, OBJECTS, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
         try:
-            server.add_insecure_port(f"{address}:{port}")
+            server.add_secure_port(f"{address}:{port}", wire.server_credentials(self._credentials))
         except RuntimeError as error:
             raise PlaneError(f"data plane {address}:{port}: {error}") from error
         await server.start()
@@ -101,8 +119,8 @@ class Planes:
         await self._health.enter_graceful_shutdown()
         await asyncio.gather(*(server.stop(_GRACE_S) for server in self._servers))
 
-    def _new_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(options=wire.SERVER_OPTIONS)
+    def _new_server(self, guard: Guard) -> grpc.aio.Server:
+        server = grpc.aio.server(interceptors=[guard], options=wire.SERVER_OPTIONS)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         return server
 
@@ -110,6 +128,12 @@ class Planes:
         objects = Objects(self._store, self._scrubber, asker_lies_in)
         objects_pb2_grpc.add_ObjectsServicer_to_server(objects, server)
         jobs_pb2_grpc.add_JobsServicer_to_server(Jobs(self._engine), server)
+
+    async def _job(self, job_id: str) -> jobs_pb2.Job | None:
+        try:
+            return await self._engine.job(job_id)
+        except Refusal:
+            return None
 
 
 async def _wait_for_address(address: str) -> None:

@@ -1,17 +1,17 @@
-"""The wire's services, each call a verb of the room behind it; refusals become statuses."""
+"""What the services have in common, that of the store, and that of the node itself; refusals become statuses."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 
 from node_agent import __version__
+from node_agent.audit import Audit
 from node_agent.engine import Engine
 from node_agent.errors import (
     AlreadyExists,
@@ -24,9 +24,10 @@ from node_agent.errors import (
     PermissionDenied,
     Refusal,
 )
+from node_agent.identity import Credentials, Identity
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
-from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2, node_pb2_grpc
+from protos.skyrack.v1 import node_pb2, node_pb2_grpc
 
 T = TypeVar("T")
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -60,48 +61,21 @@ async def answers(context: Context, items: AsyncIterator[T]) -> AsyncIterator[T]
         await context.abort(_STATUS[type(refusal)], str(refusal))
 
 
-class Jobs(jobs_pb2_grpc.JobsServicer):
-    """The engine, on the wire."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def Submit(self, request: jobs_pb2.SubmitRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        """Take charge of a job."""
-        return await answer(context, self._engine.submit(request.spec))
-
-    async def Get(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        """One job."""
-        return await answer(context, self._engine.job(request.id))
-
-    async def List(self, request: jobs_pb2.ListJobsRequest, context: Context) -> jobs_pb2.ListJobsResponse:  # noqa: N802
-        """All jobs."""
-        return jobs_pb2.ListJobsResponse(jobs=self._engine.jobs())
-
-    async def Watch(self, request: jobs_pb2.WatchJobRequest, context: Context) -> AsyncIterator[jobs_pb2.Job]:  # noqa: N802
-        """A job now and at every change."""
-        async for job in answers(context, self._engine.watch(request.id, request.after_revision)):
-            yield job
-
-    async def Cancel(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        """End a job."""
-        return await answer(context, self._engine.cancel(request.id))
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who this node is."""
-
-    name: str
-    role: str
-    address: str
-
-
 class Node(node_pb2_grpc.NodeServicer):
     """The emulator's hand on this node."""
 
-    def __init__(self, identity: Identity, store: ObjectStore, engine: Engine, sky: Sky) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        credentials: Credentials,
+        audit: Audit,
+        store: ObjectStore,
+        engine: Engine,
+        sky: Sky,
+    ) -> None:
         self._identity = identity
+        self._credentials = credentials
+        self._audit = audit
         self._store = store
         self._engine = engine
         self._sky = sky
@@ -118,15 +92,39 @@ class Node(node_pb2_grpc.NodeServicer):
             resident_bytes=_resident_bytes(),
             cpu_s=time.process_time(),
             store_bytes=self._store.used_bytes,
-            store_quota_bytes=self._store.quota_bytes,
-            jurisdiction=self._store.jurisdiction,
             open_jobs=self._engine.open_jobs,
+            store_quota_bytes=self._store.quota_bytes,
+            jurisdiction=self._identity.jurisdiction,
+            job_slots=self._engine.slots,
+            restarts=self._identity.restarts,
         )
+
+    async def GetSigningRequest(  # noqa: N802
+        self, request: node_pb2.SigningRequestRequest, context: Context
+    ) -> node_pb2.SigningRequest:
+        """A request for a certificate of the node's key, or of a new one."""
+        return node_pb2.SigningRequest(
+            request_pem=await answer(context, self._credentials.request(renew=request.renew))
+        )
+
+    async def SetCertificate(  # noqa: N802
+        self, request: node_pb2.Certificate, context: Context
+    ) -> node_pb2.SetCertificateResponse:
+        """Use a certificate from now on."""
+        await answer(context, self._credentials.accept(request.certificate_pem, request.authority_pem))
+        return node_pb2.SetCertificateResponse()
 
     async def SetSky(self, request: node_pb2.Sky, context: Context) -> node_pb2.SetSkyResponse:  # noqa: N802
         """Know this of the sky."""
         self._sky.tell(request)
         return node_pb2.SetSkyResponse()
+
+    async def Audit(  # noqa: N802
+        self, request: node_pb2.AuditRequest, context: Context
+    ) -> AsyncIterator[node_pb2.AuditEvent]:
+        """What was denied, damaged or repaired here."""
+        async for event in answers(context, self._audit.events(request.after, follow=request.follow)):
+            yield event
 
 
 def _resident_bytes() -> int:

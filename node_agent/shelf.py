@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -71,17 +70,6 @@ class Shelf:
         part.sync()
         _move(part.path, self.whole(digest))
 
-    def may_move_in(self, path: Path) -> bool:
-        """Whether a file of elsewhere can become an object by a rename: it is of this user, on this disk."""
-        file, folder = path.stat(), self._folder.stat()
-        return (file.st_uid, file.st_dev) == (os.geteuid(), folder.st_dev)
-
-    def move_in(self, path: Path, digest: str) -> None:
-        """Make a file of elsewhere, synced, the object."""
-        path.chmod(0o600)
-        self.part(digest).unlink(missing_ok=True)
-        _move(path, self.whole(digest))
-
     def set_aside(self, digest: str) -> int:
         """Take a damaged object away from where it is read. How many bytes there were; none if its file has gone."""
         aside = self.aside(digest)
@@ -100,14 +88,6 @@ class Shelf:
 def modified_unix_s(path: Path) -> float:
     """When a file was last written to; 0 if it is not there."""
     return path.stat().st_mtime if path.exists() else 0.0
-
-
-def synced_digest(path: Path) -> tuple[str, int]:
-    """What a file hashes to, and its size, once it is on disk."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-        return digest, os.fstat(file.fileno()).st_size
 
 
 def sync_folder(folder: Path) -> None:

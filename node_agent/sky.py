@@ -1,12 +1,18 @@
 """What the node knows of the sky: its clock, its contacts to come, whom to hand over what, where it is.
 
-The emulator tells all of it at once; nothing here asks the network.
+The emulator tells all of it at once; nothing here asks the network. It is kept in a file, for an agent that is started
+again: the clock counts on the machine's, which goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from contextlib import suppress
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
 
 from protos.skyrack.v1 import node_pb2
 
@@ -16,12 +22,20 @@ _S = 1_000_000_000
 class Sky:
     """The newest that was told. Of one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path) -> None:
         self.told = node_pb2.Sky()
+        self._file = file
         self._changed = asyncio.Event()
+        try:
+            self.told.ParseFromString(file.read_bytes())
+        except (FileNotFoundError, DecodeError):
+            self.told.Clear()
 
     def tell(self, told: node_pb2.Sky) -> None:
         """Know this from now on, and nothing older."""
+        aside = self._file.with_suffix(".new")
+        aside.write_bytes(told.SerializeToString())  # small, and not synced: after a crash of the machine no run lives
+        os.replace(aside, self._file)
         self.told = told
         self._changed.set()
         self._changed = asyncio.Event()
@@ -33,6 +47,14 @@ class Sky:
             return None
         clock = self.told.clock
         return clock.emu_ns + round((time.monotonic_ns() - clock.at_mono_ns) * clock.scale)
+
+    def forward_to(self, node: str) -> node_pb2.Forward | None:
+        """Whom to hand what is bound for a node, and when; None where nobody has said so for now or later."""
+        now_emu_ns = self.now_emu_ns
+        for forward in self.told.forwards:
+            if forward.to_node == node and (now_emu_ns is None or now_emu_ns < forward.until_emu_ns):
+                return forward
+        return None
 
     async def changed(self) -> None:
         """Wait until something else is told."""
@@ -46,7 +68,6 @@ class Sky:
                 return
             stands = now_emu_ns is None or not self.told.clock.scale
             left_s = None if now_emu_ns is None or stands else (emu_ns - now_emu_ns) / self.told.clock.scale / _S
-            try:
-                await asyncio.wait_for(changed.wait(), left_s)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):  # not wait_for, which may lose a cancellation
+                    await changed.wait()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import re
 from typing import Final, TypeAlias
 
-from node_agent.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from node_agent.errors import AlreadyExists, InvalidArgument, PermissionDenied
 from node_agent.holdings import digest_of
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
@@ -29,14 +30,14 @@ FINAL: Final = _BROKEN_OFF | {JOB_STATE_SUCCEEDED}
 AT_NODE: Final = frozenset({JOB_STATE_QUEUED, JOB_STATE_RUNNING, JOB_STATE_SUSPENDED, JOB_STATE_RETURNING})
 
 # A gateway sees the states of a job at a node through breaks, and so may miss any between two that it sees. What is at
-# a node goes back to IN_TRANSIT when the node has lost it (its store was emptied); RUNNING goes back to QUEUED when the
-# agent was restarted under it.
+# a node goes back to IN_TRANSIT when the node has lost it (its store was emptied); RUNNING goes back to QUEUED when
+# another attempt is to follow, and from QUEUED to it when the process was stopped, and killed while it waited to go on.
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
-    JOB_STATE_WAITING_CONTACT: _BROKEN_OFF | {JOB_STATE_IN_TRANSIT},
+    JOB_STATE_WAITING_CONTACT: _BROKEN_OFF | {JOB_STATE_IN_TRANSIT, JOB_STATE_QUEUED, JOB_STATE_SUSPENDED},
     JOB_STATE_IN_TRANSIT: _BROKEN_OFF | AT_NODE | {JOB_STATE_WAITING_CONTACT},
-    JOB_STATE_QUEUED: _BROKEN_OFF | {JOB_STATE_RUNNING, JOB_STATE_SUSPENDED, JOB_STATE_RETURNING, JOB_STATE_IN_TRANSIT},
+    JOB_STATE_QUEUED: FINAL | AT_NODE | {JOB_STATE_IN_TRANSIT},
     JOB_STATE_RUNNING: FINAL | {JOB_STATE_QUEUED, JOB_STATE_SUSPENDED, JOB_STATE_RETURNING, JOB_STATE_IN_TRANSIT},
-    JOB_STATE_SUSPENDED: _BROKEN_OFF | {JOB_STATE_QUEUED, JOB_STATE_RUNNING, JOB_STATE_RETURNING, JOB_STATE_IN_TRANSIT},
+    JOB_STATE_SUSPENDED: FINAL | {JOB_STATE_QUEUED, JOB_STATE_RUNNING, JOB_STATE_RETURNING, JOB_STATE_IN_TRANSIT},
     JOB_STATE_RETURNING: FINAL | {JOB_STATE_IN_TRANSIT},
     JOB_STATE_SUCCEEDED: frozenset(),
     JOB_STATE_FAILED: frozenset(),
@@ -44,9 +45,19 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     JOB_STATE_EXPIRED: frozenset(),
 }
 
+_OF_THE_END: Final = ("exit_status", "signal", "stdout", "stderr", "usage", "outputs")
+_MAX_HISTORY: Final = 1000
+"""A job that goes through blackouts for days still fits a message: its oldest states but the first are dropped."""
+
+_STARTS_UNLESS_TOLD: Final = 10
+_FIRST_BACKOFF_S: Final = 0.5
+_MAX_BACKOFF_S: Final = 30.0
+
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_JURISDICTION = re.compile(r"[A-Z]{2}")
 _MAX_INPUTS = 256
+_MAX_SPEC_BYTES = 256 * 1024
 
 
 def label(state: State) -> str:
@@ -61,7 +72,12 @@ def advanced(job: jobs_pb2.Job, state: State, reason: str, at_unix_ns: int) -> j
         raise ValueError(f"job {job.spec.id}: {label(state)} cannot follow {history}")
     after = noted(job, reason)
     after.state = state
+    if len(after.history) == _MAX_HISTORY:
+        del after.history[1]
     after.history.add(state=state, reason=reason, at_unix_ns=at_unix_ns)
+    if state == JOB_STATE_RUNNING:
+        for name in _OF_THE_END:
+            after.ClearField(name)
     return after
 
 
@@ -74,16 +90,42 @@ def noted(job: jobs_pb2.Job, reason: str) -> jobs_pb2.Job:
     return after
 
 
-def accepted(spec: jobs_pb2.JobSpec, node: str, at_unix_ns: int) -> jobs_pb2.Job:
-    """A new job, as the agent of `node` takes charge of it."""
-    if runs_here(spec, node) and not away_inputs(spec, node):
-        state, reason = JOB_STATE_QUEUED, "waiting for its turn"
+def accepted(spec: jobs_pb2.JobSpec, node: str, at_unix_ns: int, now_emu_ns: int | None) -> jobs_pb2.Job:
+    """A new job, as the agent of `node` takes charge of it; EXPIRED at once if its deadline has passed."""
+    away = away_inputs(spec, node)
+    if spec.deadline_emu_ns and now_emu_ns is not None and now_emu_ns >= spec.deadline_emu_ns:
+        state, reason = JOB_STATE_EXPIRED, "its deadline had passed when it was handed in"
+    elif not runs_here(spec, node):
+        state, reason = JOB_STATE_WAITING_CONTACT, f"calling {spec.on_node}"
+    elif away:
+        state, reason = JOB_STATE_WAITING_CONTACT, f"calling {away[0].at_node}"
     else:
-        first = away_inputs(spec, node)[0].at_node if away_inputs(spec, node) else spec.on_node
-        state, reason = JOB_STATE_WAITING_CONTACT, f"calling {first}"
+        state, reason = JOB_STATE_QUEUED, "waiting for its turn"
     job = jobs_pb2.Job(spec=spec, state=state, reason=reason, attempt=1, revision=1)
+    job.checkpoint_object = spec.checkpoint_object
     job.history.add(state=state, reason=reason, at_unix_ns=at_unix_ns)
     return job
+
+
+def max_starts(spec: jobs_pb2.JobSpec) -> int:
+    """How many times its program may be started."""
+    return spec.max_attempts or _STARTS_UNLESS_TOLD
+
+
+def tries_again(job: jobs_pb2.Job, interrupted: bool) -> bool:
+    """Whether another attempt follows one that failed, or under which the agent or the node ended."""
+    return job.attempt < max_starts(job.spec) and (interrupted or job.spec.max_attempts > 1)
+
+
+def backoff_s(job: jobs_pb2.Job) -> float:
+    """How long the job waits before the attempt that it is at, in seconds: longer each time; the same for the same job.
+
+    Half of it is drawn, so that what failed together is not tried again together.
+    """
+    if job.attempt <= 1:
+        return 0.0
+    longest_s = min(_FIRST_BACKOFF_S * 2.0 ** min(job.attempt - 2, 30), _MAX_BACKOFF_S)
+    return longest_s * random.Random(f"{job.spec.id} {job.attempt}").uniform(0.5, 1.0)  # noqa: S311 — jitter, no secret
 
 
 def without_streams(job: jobs_pb2.Job) -> jobs_pb2.Job:
@@ -101,47 +143,74 @@ def runs_here(spec: jobs_pb2.JobSpec, node: str) -> bool:
 
 
 def away_inputs(spec: jobs_pb2.JobSpec, node: str) -> list[jobs_pb2.JobInput]:
-    """The inputs that the agent of `node` must fetch from elsewhere: neither here nor where the job runs."""
-    return [each for each in spec.inputs if each.at_node not in ("", node, spec.on_node)]
+    """The inputs that the agent of `node` must fetch from elsewhere: it runs the job, and they are not here."""
+    return [each for each in spec.inputs if runs_here(spec, node) and each.at_node not in ("", node)]
 
 
-def own_objects(spec: jobs_pb2.JobSpec, node: str) -> list[str]:
-    """The objects of the spec that must be in the store of `node` when it is given the job."""
-    script = [spec.script_object] if spec.WhichOneof("program") == "script_object" else []
-    return script + [each.object for each in spec.inputs if each.at_node in ("", node)]
+def own_inputs(spec: jobs_pb2.JobSpec, node: str) -> list[str]:
+    """The inputs that are in the store of `node` when it is given the job."""
+    return [each.object for each in spec.inputs if each.at_node in ("", node)]
 
 
-def check_spec(spec: jobs_pb2.JobSpec, node: str, role: str) -> None:
-    """Whether the agent of `node` can take charge of it. Raises InvalidArgument, FailedPrecondition."""
+def program_objects(spec: jobs_pb2.JobSpec) -> list[str]:
+    """What its program is, and goes on from: objects in the store of whoever is given the job."""
+    return [name for name in (spec.script_object, spec.wasm_object, spec.checkpoint_object) if name]
+
+
+def check_spec(spec: jobs_pb2.JobSpec) -> None:
+    """Whether an agent can take charge of it. Raises InvalidArgument."""
     if not _ID.fullmatch(spec.id) or spec.id in (".", ".."):
         raise InvalidArgument(f"job id {spec.id[:100]!r} is malformed: 1 to 64 of A-Z a-z 0-9 . _ -")
-    program = spec.WhichOneof("program")
-    if program is None:
-        raise InvalidArgument(f"job {spec.id} has no program: give it a script or a command")
-    if program == "script_object":
-        digest_of(spec.script_object)
-    elif not spec.command.argv or not spec.command.argv[0]:
-        raise InvalidArgument(f"job {spec.id}: the command is empty")
+    if spec.ByteSize() > _MAX_SPEC_BYTES:
+        raise InvalidArgument(f"job {spec.id}: its spec has {spec.ByteSize()} bytes; at most {_MAX_SPEC_BYTES} may be")
+    _check_program(spec)
     if len(spec.inputs) > _MAX_INPUTS:
         raise InvalidArgument(f"job {spec.id} has {len(spec.inputs)} inputs; at most {_MAX_INPUTS} are possible")
     for each in spec.inputs:
         digest_of(each.object)
-    limits = spec.limits
-    for name, value in (("wall_s", limits.wall_s), ("memory_bytes", limits.memory_bytes), ("cpu_s", limits.cpu_s)):
+    if spec.checkpoint_object:
+        digest_of(spec.checkpoint_object)
+    numbers = {f"limit {known.name}": getattr(spec.limits, known.name) for known in spec.limits.DESCRIPTOR.fields}
+    numbers |= {"deadline_emu_ns": spec.deadline_emu_ns, "max_attempts": spec.max_attempts}
+    for name, value in numbers.items():
         if not 0 <= value < 2**62:
-            raise InvalidArgument(f"job {spec.id}: limit {name} = {value} must be 0 (the default) or more")
-    for name in spec.environment:
-        if not _VARIABLE.fullmatch(name) or name.startswith("SKYRACK_"):
-            raise InvalidArgument(f"job {spec.id}: {name[:100]!r} cannot be set: names are A-Za-z0-9_, not SKYRACK_…")
+            raise InvalidArgument(f"job {spec.id}: {name} = {value} must be 0 (the default) or more")
+    for variable in spec.environment:
+        if not _VARIABLE.fullmatch(variable) or variable.startswith("SKYRACK_"):
+            raise InvalidArgument(
+                f"job {spec.id}: {variable[:100]!r} cannot be set: names are A-Za-z0-9_, not SKYRACK_…"
+            )
     if any("\0" in text for text in (*spec.command.argv, *spec.arguments, *spec.environment.values())):
         raise InvalidArgument(f"job {spec.id}: a NUL character in its arguments or environment")
-    if role != "gateway":
-        elsewhere = {name for name in (spec.on_node, *(each.at_node for each in spec.inputs)) if name not in ("", node)}
-        if elsewhere:
-            raise FailedPrecondition(
-                f"job {spec.id} concerns {', '.join(sorted(elsewhere))}, but {node} is a {role}, which runs only what "
-                "is all its own: give the job to a gateway"
+    for code in spec.jurisdictions:
+        if not _JURISDICTION.fullmatch(code):
+            raise InvalidArgument(f"job {spec.id}: jurisdiction {code[:100]!r} is no code of two letters A-Z")
+
+
+def _check_program(spec: jobs_pb2.JobSpec) -> None:
+    match spec.WhichOneof("program"):
+        case "script_object":
+            digest_of(spec.script_object)
+        case "wasm_object":
+            digest_of(spec.wasm_object)
+        case "command":
+            if not spec.command.argv or not spec.command.argv[0]:
+                raise InvalidArgument(f"job {spec.id}: the command is empty")
+        case "keep":
+            if not spec.inputs:
+                raise InvalidArgument(f"job {spec.id} is to keep objects, and names none as its inputs")
+        case _:
+            raise InvalidArgument(
+                f"job {spec.id} has no program: give it a script, a command, a module or terms to keep"
             )
+
+
+def check_jurisdiction(spec: jobs_pb2.JobSpec, node: str, jurisdiction: str) -> None:
+    """Whether a node that lies there may run it; "" is outside of every list. Raises PermissionDenied."""
+    if runs_here(spec, node) and spec.jurisdictions and jurisdiction not in spec.jurisdictions:
+        allowed = ", ".join(spec.jurisdictions)
+        where = f"lies in {jurisdiction}" if jurisdiction else "has no jurisdiction"
+        raise PermissionDenied(f"job {spec.id} may be processed in {allowed} alone, and {node} {where}")
 
 
 def check_same(known: jobs_pb2.Job, spec: jobs_pb2.JobSpec) -> None:

@@ -8,17 +8,17 @@ a part of one that a transfer goes on with. Bytes that were found damaged lie in
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
-from node_agent.blocking import to_its_end, undisturbed
-from node_agent.catalog import PUT, Row, for_job
+from node_agent.blocking import to_its_end, uninterrupted
+from node_agent.catalog import JOB, PUT, Row, for_job
 from node_agent.errors import AlreadyExists, DataLoss, Exhausted, FailedPrecondition, InvalidArgument, NotFound
 from node_agent.holdings import Holdings, digest_of
 from node_agent.partial import Partial
-from node_agent.shelf import synced_digest
 from node_agent.stored_file import READ_BYTES, full_disk_is_exhausted
 from node_agent.terms import Terms
 
@@ -42,25 +42,25 @@ class ObjectStore(Holdings):
             raise InvalidArgument(f"size {size_bytes} of {name} is negative")
         sender = object()
         try:
-            yield await undisturbed(self._join(name, size_bytes, terms, why, sender))
+            yield await uninterrupted(self._join(name, size_bytes, terms, why, sender))
         finally:
-            await undisturbed(self._leave(name, sender))
+            await uninterrupted(self._leave(name, sender))
 
     async def finish(self, part: Partial, name: str) -> None:
         """Make a partial that has all its bytes an object. Raises DataLoss, and drops the bytes, if it is another."""
-        await undisturbed(self._finish(part, name))
+        await uninterrupted(self._finish(part, name))
 
-    async def adopt(self, path: Path, terms: Terms = ANY_TERMS, why: str | None = PUT) -> tuple[str, int]:
-        """Take a file into the store (it is gone then, or of no use). Its name as an object, and its size.
+    async def adopt_fd(self, fd: int, what: str, terms: Terms = ANY_TERMS, why: str | None = PUT) -> tuple[str, int]:
+        """Copy a file's bytes, from its start, into the store. Its name as an object, and its size.
 
-        Raises Exhausted, PermissionDenied, AlreadyExists.
+        Raises Exhausted, which names `what`; PermissionDenied, AlreadyExists, DataLoss if it changes meanwhile.
         """
-        digest, size_bytes = await to_its_end(synced_digest, path)
+        digest, size_bytes = await to_its_end(_digest_of_file, fd)
         name = f"sha256:{digest}"
         try:
-            await undisturbed(self._adopt(path, name, size_bytes, terms, why))
+            await uninterrupted(self._adopt(fd, name, size_bytes, terms, why))
         except Exhausted as full:
-            raise Exhausted(str(full).replace(name, path.name)) from None  # nobody knows it by that name yet
+            raise Exhausted(str(full).replace(name, what)) from None  # nobody knows it by that name yet
         return name, size_bytes
 
     async def refer(self, name: str, why: str) -> None:
@@ -79,6 +79,11 @@ class ObjectStore(Holdings):
                         await self._catalog.keep(replace(row, reasons=row.reasons - {why}))
         await self.collect()
 
+    def jobs(self) -> set[str]:
+        """The jobs that objects are kept for."""
+        reasons = (reason for row in self._catalog.rows() for reason in row.reasons)
+        return {reason.removeprefix(JOB) for reason in reasons if reason.startswith(JOB)}
+
     async def collect(self) -> None:
         """Remove what nobody has a reason to keep. (A job that was in need of it may have ended since.)"""
         for known in self._catalog.rows():
@@ -86,7 +91,7 @@ class ObjectStore(Holdings):
                 async with self._turn(known.name):
                     row = self._catalog.find(known.name)
                     if row is not None and not row.reasons and self._stays(row) is None:
-                        await undisturbed(self._remove(row.name))
+                        await uninterrupted(self._remove(row.name))
 
     async def set_terms(self, name: str, terms: Terms) -> None:
         """Change who shall hold it and whether it is pinned. Raises NotFound, FailedPrecondition."""
@@ -105,12 +110,12 @@ class ObjectStore(Holdings):
                 return False
             if stays := self._stays(row):
                 raise FailedPrecondition(f"{name} {stays}")
-            await undisturbed(self._remove(name))
+            await uninterrupted(self._remove(name))
             return True
 
     async def set_aside(self, name: str) -> None:
         """Keep a damaged object's bytes where nobody reads them. After: it is not here, and a row tells why."""
-        await undisturbed(self._set_aside(name))
+        await uninterrupted(self._set_aside(name))
 
     async def _join(self, name: str, size_bytes: int, terms: Terms, why: str | None, sender: object) -> Partial | None:
         async with self._turn(name):
@@ -165,22 +170,16 @@ class ObjectStore(Holdings):
             part.abandon()
             await self._is_whole(name)
 
-    async def _adopt(self, path: Path, name: str, size_bytes: int, terms: Terms, why: str | None) -> None:
+    async def _adopt(self, fd: int, name: str, size_bytes: int, terms: Terms, why: str | None) -> None:
         async with self.receiving(name, size_bytes, terms, why) as part:
             if part is None:
                 return
-            row = self._catalog.find(name)
-            assert row is not None, f"{name} is on its way in"
-            if row.sealed_with or not self._shelf.may_move_in(path):
-                await _copy_in(path, part)
-                await self.finish(part, name)
-                return
-            async with self._turn(name), part.lock:
-                part.abandon()
-                if name not in self._whole:
-                    await self._catalog.keep(row)
-                    await to_its_end(self._shelf.move_in, path, digest_of(name))
-                    await self._is_whole(name)
+            async with part.taking(0) as intake:
+                for offset_bytes in range(0, size_bytes, READ_BYTES):
+                    length_bytes = min(READ_BYTES, size_bytes - offset_bytes)
+                    await intake.take(await to_its_end(os.pread, fd, length_bytes, offset_bytes))
+                await intake.drained()
+            await self.finish(part, name)
 
     async def _set_aside(self, name: str) -> None:
         async with self._turn(name):
@@ -211,9 +210,10 @@ class ObjectStore(Holdings):
         return row
 
 
-async def _copy_in(path: Path, part: Partial) -> None:
-    with path.open("rb") as file:
-        async with part.taking(0) as intake:
-            while piece := await to_its_end(file.read, READ_BYTES):
-                await intake.take(piece)
-            await intake.drained()
+def _digest_of_file(fd: int) -> tuple[str, int]:
+    """Of as many bytes as a file has now, and how many those are."""
+    digest, at_bytes = hashlib.sha256(), 0
+    while piece := os.pread(fd, READ_BYTES, at_bytes):
+        digest.update(piece)
+        at_bytes += len(piece)
+    return digest.hexdigest(), at_bytes

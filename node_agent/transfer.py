@@ -91,6 +91,7 @@ async def put(
     offset_bytes: int,
     on_sent: Callable[[int], None],
     terms: Terms | None = None,
+    for_job: str = "",
 ) -> None:
     """Send an object from an offset, under its own residency or other terms. on_sent hears how far it is.
 
@@ -105,6 +106,7 @@ async def put(
             size_bytes=row.size_bytes,
             offset_bytes=offset_bytes,
             terms=(terms or row.terms.residency).told(),
+            for_job=for_job,
         )
         call = objects.Put(timeout=wire.STREAM_DEADLINE_S)
         try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+import google_crc32c
 import grpc
 
 from controller.errors import InputError, SkyrackError
@@ -16,6 +17,8 @@ from protos.skyrack.v1 import controller_pb2, controller_pb2_grpc, jobs_pb2, obj
 
 CALL_S = 15.0
 TRANSFER_S = 600.0
+PLACE_S = 60.0  # to look at every node of a whole shell
+FETCH_S = 3_600.0  # an object that comes from elsewhere waits for contacts
 PROBE_S = 2.5  # a probe that is not answered takes its time-out
 CHUNK_BYTES = 256 * 1024
 
@@ -106,30 +109,57 @@ class ControllerClient:
         with told():
             return list(self._stub.FindPorts(controller_pb2.FindPortsRequest(target=target), timeout=CALL_S).ports)
 
-    def put(self, via: str, path: Path) -> objects_pb2.ObjectInfo:
-        """Store a file at a gateway, as an object named by its content."""
+    def put(self, via: str, path: Path, terms: objects_pb2.ObjectTerms | None = None) -> objects_pb2.ObjectInfo:
+        """Store a file at a node on the ground, as an object named by its content."""
         with path.open("rb") as file:
             name = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
         with told():
-            return self._stub.Put(_put_messages(via, path, name), timeout=TRANSFER_S)
+            return self._stub.Put(_put_messages(via, path, name, terms), timeout=TRANSFER_S)
 
     def get(self, via: str, name: str, out: BinaryIO) -> int:
-        """Write an object that a gateway holds to a file, checked against its name; its size in bytes."""
+        """Write an object to a file, by way of a node on the ground, checked against its name; its size in bytes."""
         digest = hashlib.sha256()
         size_bytes = 0
         request = controller_pb2.ViaGetRequest(via=via, get=objects_pb2.GetRequest(object=name))
         with told():
-            for part in self._stub.Get(request, timeout=TRANSFER_S):
+            for part in self._stub.Get(request, timeout=FETCH_S):
                 size_bytes += out.write(part.chunk)
                 digest.update(part.chunk)
         if f"sha256:{digest.hexdigest()}" != name:
             raise SkyrackError(f"what {via} sent for {name} is not that object")
         return size_bytes
 
-    def submit(self, via: str, spec: jobs_pb2.JobSpec) -> controller_pb2.JobAtGateway:
-        """Hand a job to a gateway."""
+    def keep(self, request: controller_pb2.KeepRequest) -> list[controller_pb2.JobAtGateway]:
+        """Have an object kept at nodes; a job each."""
         with told():
-            return self._stub.Submit(controller_pb2.ViaSubmitRequest(via=via, spec=spec), timeout=CALL_S)
+            return list(self._stub.Keep(request, timeout=PLACE_S).jobs)
+
+    def objects(self, via: str = "") -> list[controller_pb2.ObjectAtNode]:
+        """The objects of a node on the ground, or of all."""
+        with told():
+            return list(self._stub.ListObjects(controller_pb2.ListObjectsAtRequest(via=via), timeout=CALL_S).objects)
+
+    def set_terms(self, via: str, name: str, terms: objects_pb2.ObjectTerms) -> objects_pb2.ObjectInfo:
+        """Change an object's terms at a node on the ground."""
+        request = objects_pb2.SetTermsRequest(object=name, terms=terms)
+        with told():
+            return self._stub.SetTerms(controller_pb2.ViaTermsRequest(via=via, set=request), timeout=CALL_S)
+
+    def delete(self, via: str, name: str) -> bool:
+        """Remove an object from a node on the ground. Whether it was there."""
+        with told():
+            request = controller_pb2.ViaObjectRequest(via=via, object=name)
+            return self._stub.DeleteObject(request, timeout=CALL_S).was_here
+
+    def scrub(self, via: str, name: str) -> objects_pb2.ScrubReport:
+        """Hold an object of a node on the ground, or with an empty name all, against their names."""
+        with told():
+            return self._stub.Scrub(controller_pb2.ViaObjectRequest(via=via, object=name), timeout=TRANSFER_S)
+
+    def submit(self, request: controller_pb2.ViaSubmitRequest) -> controller_pb2.JobAtGateway:
+        """Have a job placed and handed to a node on the ground."""
+        with told():
+            return self._stub.Submit(request, timeout=PLACE_S)
 
     def jobs(self) -> list[controller_pb2.JobAtGateway]:
         """The jobs of all gateways."""
@@ -146,15 +176,51 @@ class ControllerClient:
         with told():
             return self._stub.CancelJob(controller_pb2.FindJobRequest(id=job_id), timeout=CALL_S)
 
+    def suspend(self, job_id: str) -> controller_pb2.JobAtGateway:
+        """Have a job stand still."""
+        with told():
+            return self._stub.SuspendJob(controller_pb2.FindJobRequest(id=job_id), timeout=CALL_S)
 
-def _put_messages(via: str, path: Path, name: str) -> Iterator[controller_pb2.ViaPutRequest]:
+    def resume_job(self, job_id: str) -> controller_pb2.JobAtGateway:
+        """Let it go on."""
+        with told():
+            return self._stub.ResumeJob(controller_pb2.FindJobRequest(id=job_id), timeout=CALL_S)
+
+    def explain(self, job_id: str) -> controller_pb2.Explanation:
+        """Why a job is where it is."""
+        with told():
+            return self._stub.ExplainJob(controller_pb2.FindJobRequest(id=job_id), timeout=CALL_S)
+
+    def read_log(self, job_id: str, stream: jobs_pb2.LogStream.ValueType, *, follow: bool) -> Iterator[bytes]:
+        """What a job has written; with `follow` until it is final, as long as that takes."""
+        request = controller_pb2.FindLogRequest(id=job_id, stream=stream, follow=follow)
+        with told():
+            for chunk in self._stub.ReadLog(request, timeout=None if follow else CALL_S):
+                yield chunk.data
+
+    def audit(self) -> list[controller_pb2.NodeAuditEvent]:
+        """What was denied, damaged or repaired so far."""
+        with told():
+            return list(self._stub.Audit(controller_pb2.RunAuditRequest(), timeout=PLACE_S).events)
+
+    def rotate(self, nodes: Sequence[str]) -> int:
+        """Give nodes, or with none named all, new keys and certificates; how many have them."""
+        with told():
+            request = controller_pb2.RotateCertificatesRequest(nodes=nodes)
+            return self._stub.RotateCertificates(request, timeout=TRANSFER_S).rotated
+
+
+def _put_messages(
+    via: str, path: Path, name: str, terms: objects_pb2.ObjectTerms | None
+) -> Iterator[controller_pb2.ViaPutRequest]:
     """A put as a stream: the gateway, the header, the chunks."""
     yield controller_pb2.ViaPutRequest(via=via)
-    header = objects_pb2.PutRequest.Header(object=name, size_bytes=path.stat().st_size)
+    header = objects_pb2.PutRequest.Header(object=name, size_bytes=path.stat().st_size, terms=terms)
     yield controller_pb2.ViaPutRequest(put=objects_pb2.PutRequest(header=header))
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
-            yield controller_pb2.ViaPutRequest(put=objects_pb2.PutRequest(chunk=chunk))
+            put = objects_pb2.PutRequest(chunk=chunk, crc32c=google_crc32c.value(chunk))
+            yield controller_pb2.ViaPutRequest(put=put)
 
 
 @contextmanager

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
 from pathlib import Path
 
 import grpc
 import numpy as np
 
-from controller.agents import FINAL_STATES
-from controller.api.live import Context, LiveService, answered, override_messages, refuse, utc_text_at
+from controller.api.live import Context, override_messages, utc_text_at
+from controller.api.work import WorkService
 from controller.emulation import Emulation
-from controller.errors import InputError, SkyrackError
-from controller.jobs.desk import GatewayJob
-from controller.timeline import LinkKind
-from protos.skyrack.v1 import controller_pb2, controller_pb2_grpc, jobs_pb2, objects_pb2
+from controller.timeline import LinkKind, Role
+from protos.skyrack.v1 import controller_pb2, controller_pb2_grpc
 
 STOP_GRACE_S = 1.0
 
 
-class ControllerService(LiveService):
+class ControllerService(WorkService):
     """Answers for one emulation. Input errors become INVALID_ARGUMENT, all others of skyrack's FAILED_PRECONDITION."""
 
     def __init__(self, emulation: Emulation, out_dir: Path) -> None:
@@ -32,68 +30,12 @@ class ControllerService(LiveService):
         """The run as it stands."""
         return run_status(self._emulation, self._out_dir)
 
-    async def Put(  # noqa: N802
-        self, request_iterator: AsyncIterator[controller_pb2.ViaPutRequest], context: Context
-    ) -> objects_pb2.ObjectInfo:
-        """Pass a put on to a gateway."""
-        first = await anext(request_iterator)
-        parts = (message.put async for message in request_iterator)
-        return await answered(context, lambda: self._emulation.desk.gateway(first.via).put(parts))
-
-    async def Get(  # noqa: N802
-        self, request: controller_pb2.ViaGetRequest, context: Context
-    ) -> AsyncIterator[objects_pb2.GetResponse]:
-        """Pass a get on to a gateway."""
-        try:
-            gateway = self._emulation.desk.gateway(request.via)
-            async for part in gateway.get_responses(request.get):
-                yield part
-        except SkyrackError as error:
-            await refuse(context, error)
-
-    async def Submit(  # noqa: N802
-        self, request: controller_pb2.ViaSubmitRequest, context: Context
-    ) -> controller_pb2.JobAtGateway:
-        """Hand a job to a gateway, and follow it."""
-        on_node = request.spec.on_node
-        if on_node and on_node not in self._emulation.index_of:
-            await refuse(context, InputError(f"there is no node {on_node!r} in this run (`skyrack status` lists them)"))
-        return self._told(await answered(context, lambda: self._emulation.desk.submit(request.via, request.spec)))
-
-    async def ListJobs(  # noqa: N802
-        self, request: jobs_pb2.ListJobsRequest, context: Context
-    ) -> controller_pb2.ListAllJobsResponse:
-        """The jobs of all gateways."""
-        entries = await answered(context, lambda: self._emulation.desk.list())
-        return controller_pb2.ListAllJobsResponse(jobs=[self._told(entry) for entry in entries])
-
-    async def WatchJob(  # noqa: N802
-        self, request: controller_pb2.FindJobRequest, context: Context
-    ) -> AsyncIterator[controller_pb2.JobAtGateway]:
-        """A job now and at every change."""
-        try:
-            async for entry in self._emulation.desk.watch(request.id, request.after_revision):
-                yield self._told(entry)
-        except SkyrackError as error:
-            await refuse(context, error)
-
-    async def CancelJob(  # noqa: N802
-        self, request: controller_pb2.FindJobRequest, context: Context
-    ) -> controller_pb2.JobAtGateway:
-        """Ask for a job's end."""
-        return self._told(await answered(context, lambda: self._emulation.desk.cancel(request.id)))
-
     async def Stop(  # noqa: N802
         self, request: controller_pb2.StopRequest, context: Context
     ) -> controller_pb2.StopResponse:
         """End the run soon."""
         self._emulation.request_stop()
         return controller_pb2.StopResponse()
-
-    def _told(self, entry: GatewayJob) -> controller_pb2.JobAtGateway:
-        """A job with what the emulator knows of it."""
-        cause = "" if entry.job.state in FINAL_STATES else self._emulation.cause_of_wait(entry)
-        return controller_pb2.JobAtGateway(via=entry.via, job=entry.job, cause=cause)
 
 
 def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
@@ -114,6 +56,7 @@ def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
             illumination_ratio=float(illumination_ratio[index]),
             blackout=emulation.blackout_of(node.name),
             down=emulation.down_of(node.name),
+            ground_link_bytes=0 if node.role is Role.SATELLITE else emulation.ground_bytes(node.name),
         )
         for index, (node, handle) in enumerate(zip(timeline.nodes, emulation.handles, strict=False))
     ]
@@ -157,7 +100,10 @@ async def serve(emulation: Emulation, out_dir: Path) -> grpc.aio.Server:
     """Answer on the run's socket, which its owner alone can open. The caller stops the server."""
     server = grpc.aio.server()
     controller_pb2_grpc.add_ControllerServicer_to_server(ControllerService(emulation, out_dir), server)
-    server.add_insecure_port(f"unix:{emulation.place.api_socket}")
+    mask = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix:{emulation.place.api_socket}")
+    finally:
+        os.umask(mask)
     await server.start()
-    emulation.place.api_socket.chmod(0o600)
     return server

@@ -8,7 +8,16 @@ from importlib.metadata import version
 
 import click
 
-from controller.cli import job_commands, live_commands, path_command, plan_commands, run_commands
+from controller.cli import (
+    bench_command,
+    job_commands,
+    live_commands,
+    object_commands,
+    path_command,
+    plan_commands,
+    run_commands,
+    security_commands,
+)
 from controller.cli.terminal import err
 from controller.errors import SkyrackError
 
@@ -30,6 +39,9 @@ for command in (
     *run_commands.COMMANDS,
     *live_commands.COMMANDS,
     *job_commands.COMMANDS,
+    *object_commands.COMMANDS,
+    *security_commands.COMMANDS,
+    *bench_command.COMMANDS,
 ):
     skyrack.add_command(command)
 

@@ -34,6 +34,7 @@ class Asked(TypedDict):
 
     scenario: str | None
     timeline: Path | None
+    resume: str | None
     start_s: float | None
     duration_s: float | None
     time_scale: float | None
@@ -78,6 +79,7 @@ def sky_options(command: Command) -> Command:
             "--duration", "duration_s", type=float, help="Seconds of the sky's time; default: the scenario's."
         ),
         click.option("--start", "start_s", type=float, help="Seconds after the epoch; default: the scenario's."),
+        click.option("--resume", metavar="RUN", help="Go on with a run whose controller was killed, stores and all."),
         click.option("--timeline", type=path, help="Replay a saved timeline; it holds its scenario."),
         click.argument("scenario", required=False),
     ):
@@ -146,11 +148,10 @@ def up(**asked: Unpack[Asked]) -> None:
     When its time is over, the sky's last state stays.
     """
     be_root(asked["runtime"])
-    from controller.launch import RunOptions, asked_for, default_out_dir
+    from controller.launch import RunOptions, out_dir_of
 
     options = RunOptions(**asked)
-    _, scenario = asked_for(options)
-    folder = (options.out_dir or default_out_dir(scenario)).resolve()
+    folder = out_dir_of(options)
     argv = [] if options.scenario is None else [options.scenario]
     for name, value in (
         ("runtime", options.runtime),
@@ -159,6 +160,7 @@ def up(**asked: Unpack[Asked]) -> None:
         ("duration", options.duration_s),
         ("time-scale", options.time_scale),
         ("timeline", options.timeline),
+        ("resume", options.resume),
     ):
         argv += [] if value is None else [f"--{name}", str(value)]
     narrator = TerminalNarrator(quiet_in_pipe=True)

@@ -27,7 +27,7 @@ from controller.record.look import (
     text,
     time_axis,
 )
-from controller.record.model import JobRecord, WorkloadResult
+from controller.record.model import JobRecord, LoadResult, WorkloadResult
 from controller.record.read import FaultWindow
 from controller.record.words import size, words
 
@@ -46,6 +46,8 @@ END_MARKS = {
     "EXPIRED": ("diamond", ORANGE),
 }
 REASONS_SHOWN = 6
+LOAD_PHASES = ("waiting", "transit", "queued", "running", "suspended", "returning")
+"""What the figures of a load call the states above, in their order."""
 
 
 def job_timeline(jobs: Sequence[JobRecord], end_s: float, faults: Sequence[FaultWindow]) -> go.Figure:
@@ -144,6 +146,32 @@ def comparison(results: Sequence[WorkloadResult]) -> go.Figure:
         )
     fig.update_yaxes(**axis(autorange="reversed", showgrid=False, ticks=""))
     return fig
+
+
+def phases(results: Sequence[LoadResult]) -> go.Figure:
+    """Where the jobs of a load spent their time: the mean of each phase, a bar a way."""
+    ways = [text(result.way) for result in results]
+    colours = dict(zip(LOAD_PHASES, STATE_COLOURS.values(), strict=True))
+    traces = [
+        go.Bar(
+            name=phase,
+            orientation="h",
+            y=ways,
+            x=[result.phases_s.get(phase, {}).get("mean") or 0.0 for result in results],
+            width=0.55,
+            marker={"color": colour, "line": {"color": "white", "width": 1}},
+            hovertemplate="%{y}: " + phase + " %{x:.2f} s<extra></extra>",
+        )
+        for phase, colour in colours.items()
+        if any(phase in result.phases_s for result in results)
+    ]
+    return figure(
+        traces,
+        150 + 52 * len(results),
+        barmode="stack",
+        xaxis=axis("Mean time of a job (s)"),
+        yaxis=axis(autorange="reversed", showgrid=False, ticks=""),
+    )
 
 
 @dataclass(frozen=True)

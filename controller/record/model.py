@@ -23,6 +23,7 @@ EventKind = Literal[
     "fault-off",  # target, fault
     "job",  # the fields of JobRecord
     "workload",  # the fields of WorkloadResult
+    "load",  # the fields of LoadResult
     "node-lost",  # node, reason: its process has ended
     "runtime-away",  # reason: what the nodes live in does not answer
     "runtime-back",
@@ -103,6 +104,34 @@ class WorkloadResult:
     ground_link_bytes: int
     finding: str  # in a few words, for people
     finding_digest: str  # "sha256:…" of the finding's own bytes
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """One pass over the trace of an open load. Spreads have count, mean, p50, p95, p99 and max, of jobs done right."""
+
+    way: str  # "in orbit", "bent pipe"
+    policy: str  # what chose the nodes
+    seed: int
+    rate_per_min: float
+    jobs: int
+    right: int  # succeeded, with the known result
+    span_s: float  # of the wall clock, from the load's begin to the last job's end
+    jobs_by_state: dict[str, int]
+    failures: dict[str, int]  # reason → jobs
+    late_submissions: int  # the load's driver was held up: not quite the trace
+    response_s: dict[str, float | int | None]  # from when a job was due until its result was back
+    insight_s: dict[str, float | int | None]  # the same, of jobs that search a scene
+    phases_s: dict[str, dict[str, float | int | None]]  # "waiting", "transit", "queued", "running", "returning"
+    ground_link_bytes: int  # over all links of ground nodes meanwhile, headers and probes included
+    moved_bytes: int  # of objects, as the agents count them
+    deadline_misses: int
+    hand_offs: int  # of the ground node that asked, while its job was under way
+    custody_transfers: int  # to nodes between the one that asked and the one that computed
+    jobs_in_system: float  # Little's law, L = λ·W: L as the driver saw it
+    arrivals_per_s: float  # λ
+    time_in_system_s: float  # W, by the agents' clock
+    littles_law_jobs: float  # λ·W
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from controller.errors import InputError
-from controller.record.model import Event, JobRecord, Manifest, Sample, StepRecord, WorkloadResult
+from controller.record.model import Event, JobRecord, LoadResult, Manifest, Sample, StepRecord, WorkloadResult
 
-_Row = TypeVar("_Row", Manifest, StepRecord, Sample, JobRecord, WorkloadResult)
+_Row = TypeVar("_Row", Manifest, StepRecord, Sample, JobRecord, WorkloadResult, LoadResult)
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class RunRecord:
     jobs: tuple[JobRecord, ...]
     workloads: tuple[WorkloadResult, ...]
     events: tuple[Event, ...]  # the others
+    loads: tuple[LoadResult, ...] = ()
 
     @property
     def end_s(self) -> float:
@@ -68,6 +69,7 @@ def read_record(run_dir: Path) -> RunRecord:
     steps: list[StepRecord] = []
     jobs: list[JobRecord] = []
     workloads: list[WorkloadResult] = []
+    loads: list[LoadResult] = []
     events: list[Event] = []
     for line in _lines(run_dir / "events.jsonl"):
         match line["kind"]:
@@ -77,11 +79,21 @@ def read_record(run_dir: Path) -> RunRecord:
                 jobs.append(_make(JobRecord, line))
             case "workload":
                 workloads.append(_make(WorkloadResult, line))
+            case "load":
+                loads.append(_make(LoadResult, line))
             case kind:
                 rest = {key: value for key, value in line.items() if key not in ("kind", "t_s", "utc")}
                 events.append(Event(kind, line["t_s"], rest))
     samples = tuple(_make(Sample, line) for line in _lines(run_dir / "samples.jsonl"))
-    return RunRecord(manifest, tuple(steps), samples, tuple(jobs), tuple(workloads), tuple(events))
+    return RunRecord(manifest, tuple(steps), samples, tuple(jobs), tuple(workloads), tuple(events), tuple(loads))
+
+
+def last_instant_s(run_dir: Path) -> float | None:
+    """The sky's time at the newest event of a record, also of a run that was killed; None where there is none."""
+    newest_s = None
+    for line in _lines(run_dir / "events.jsonl"):
+        newest_s = float(line["t_s"])
+    return newest_s
 
 
 def _window(key: tuple[str, str], on: Event, end_s: float) -> FaultWindow:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from controller.errors import InputError, SkyrackError
-from controller.record.model import EventKind, JobRecord, Manifest, Sample, StepRecord, WorkloadResult
+from controller.record.model import EventKind, JobRecord, LoadResult, Manifest, Sample, StepRecord, WorkloadResult
 from controller.record.read import read_record
 from controller.record.summary import summarise
 from controller.timeline import utc_text
@@ -77,6 +77,10 @@ class Recorder:
     def workload(self, t_s: float, result: WorkloadResult) -> None:
         """A workload's way ended with a result that is to be compared."""
         self.event("workload", t_s, **asdict(result))
+
+    def load(self, t_s: float, result: LoadResult) -> None:
+        """A pass over the trace of a load has ended."""
+        self.event("load", t_s, **asdict(result))
 
     def sample(self, sample: Sample) -> None:
         """A probe was answered, or given up."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from controller.record.job_plots import comparison, job_timeline
+from controller.record.job_plots import comparison, job_timeline, phases
 from controller.record.look import plot_json
 from controller.record.loop_plots import loop_over_time
 from controller.record.map_plot import TRACK_S, TRACKS, sky_map, tracks_drawn
@@ -164,6 +164,48 @@ def bent_pipe_or_in_orbit(run: Run) -> Section:
     return _section("comparison", title, lead, body, {"comparison": comparison(results)})
 
 
+def load(run: Run) -> Section:
+    """What came of an open load of jobs."""
+    results, title = run.record.loads, "Jobs under load"
+    lead = (
+        "The same jobs at the same moments under the same sky, a pass each way. They come whatever became of those "
+        "before; response counts from when a job was due until its result was back."
+    )
+    if not results:
+        return _section("load", title, lead, remark("This run had no load of jobs (`skyrack bench-jobs`)."), {})
+    rows = [
+        (
+            result.way,
+            f"{result.right} of {result.jobs}",
+            *(_seconds(result.response_s[key]) for key in ("p50", "p95", "p99")),
+            _seconds(result.insight_s["p50"]),
+            size(result.ground_link_bytes),
+            str(result.deadline_misses),
+            str(result.hand_offs),
+        )
+        for result in results
+    ]
+    header = (
+        "Way",
+        "Right",
+        "Response p50",
+        "p95",
+        "p99",
+        "Insight p50",
+        "Ground links",
+        "Deadlines missed",
+        "Hand-offs",
+    )
+    body = plot_slot("load") + table(rows, header)
+    wrong = [(f"{r.way}: {reason}", str(number)) for r in results for reason, number in r.failures.items()]
+    body += table(wrong, ("What did not go right", "Jobs")) if wrong else ""
+    late = sum(result.late_submissions for result in results)
+    body += (
+        remark(f"{count(late, 'job')} came later than the trace has it: the load was not quite open.") if late else ""
+    )
+    return _section("load", title, lead, body, {"load": phases(results)})
+
+
 def sun(run: Run) -> Section:
     """How many satellites are lit."""
     lead = "Eclipse is a matter of power, never of links: a dark satellite still carries traffic."
@@ -212,6 +254,7 @@ SECTIONS: tuple[Callable[[Run], Section], ...] = (
     ground_track_map,
     jobs,
     bent_pipe_or_in_orbit,
+    load,
     sun,
     loop,
     manifest,
@@ -221,6 +264,11 @@ SECTIONS: tuple[Callable[[Run], Section], ...] = (
 
 def _section(anchor: str, title: str, lead: str, body: str, figures: Mapping[str, go.Figure]) -> Section:
     return Section(anchor, title, lead, body, {name: plot_json(figure) for name, figure in figures.items()})
+
+
+def _seconds(value_s: float | int | None) -> str:
+    """Seconds, or a dash for none."""
+    return "–" if value_s is None else f"{value_s:.2f} s"
 
 
 def _short(digest: str) -> str:

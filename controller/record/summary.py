@@ -34,6 +34,7 @@ def summarise(record: RunRecord) -> dict[str, Any]:
         "jobs_by_state": dict(Counter(job.state for job in last_states(record.jobs))),
         "workloads": [asdict(result) for result in record.workloads],
         "same_finding": same_finding(record.workloads),
+        "loads": [asdict(result) for result in record.loads],
     }
 
 

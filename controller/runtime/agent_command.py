@@ -5,13 +5,23 @@ from __future__ import annotations
 from controller.runtime.contract import NodeSpec
 
 NODE_UID = NODE_GID = 10001
+JOB_USERS = 64  # as many as an agent takes
+FIRST_JOB_UID = 10100
 CONTROL_DIR = "/run/skyrack"
 STORE_DIR = "/var/lib/skyrack"
 AGENT_PORT = 7070
 
 
-def agent_arguments(spec: NodeSpec) -> list[str]:
-    """The agent's command line inside a node."""
+def agent_arguments(spec: NodeSpec, *, as_root: bool) -> list[str]:
+    """The agent's command line inside a node. Started as root, it becomes its own user, and each job one of its own.
+
+    Users of jobs are a node's alone: the kernel counts a user's processes over all nodes of the machine.
+    """
+    users = [
+        *("--user", str(NODE_UID)),
+        *("--first-job-user", str(FIRST_JOB_UID + spec.index * JOB_USERS)),
+        *("--job-processes", str(spec.pids_limit // 2)),
+    ]
     return [
         *("--name", spec.name),
         *("--role", spec.role),
@@ -20,4 +30,6 @@ def agent_arguments(spec: NodeSpec) -> list[str]:
         *("--control-socket", f"{CONTROL_DIR}/control.sock"),
         *("--store", STORE_DIR),
         *("--store-bytes", str(spec.store_bytes)),
+        *(("--jurisdiction", spec.jurisdiction) if spec.jurisdiction else ()),
+        *(users if as_root else ()),
     ]

@@ -17,6 +17,7 @@ class NodeSpec:
     name: str
     role: str
     address: str  # IPv4 of the node in the emulated network
+    jurisdiction: str  # where it lies, ISO 3166-1 alpha-2; empty: nobody says
     control_dir: Path  # host side; the agent makes `control.sock` in it
     store_dir: Path  # host side; the agent's object store and journal
     hosts_file: Path  # host side; becomes /etc/hosts
@@ -32,7 +33,7 @@ class NodeHandle:
 
     spec: NodeSpec
     id: str  # the runtime's own name for it
-    pid: int  # a process in the node's network namespace
+    pid: int  # its first process, in its network namespace; the node lives as long as that does
     network_namespace: Path  # /proc/<pid>/ns/net
 
 

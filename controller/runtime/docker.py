@@ -1,4 +1,4 @@
-"""Nodes as Docker containers: no network of their own, no capability, a read-only root.
+"""Nodes as Docker containers: no network of their own, no capability but their first process's, a read-only root.
 
 The only file that imports docker.
 
@@ -41,6 +41,8 @@ REMOVE_DEADLINE_S = 120.0
 # A request that a killed controller left with the engine may still make a container after it was counted.
 SETTLE_S = 0.5
 RETRY_S = 0.2
+# Of the node's first process, which starts agent and jobs as users of their own, and ends them. They have none.
+FIRST_PROCESS_CAPABILITIES = ["KILL", "SETGID", "SETUID"]
 TMPFS = {"/tmp": "rw,nosuid,nodev,size=64m,mode=1777"}  # noqa: S108  (the container's own)
 
 
@@ -227,8 +229,9 @@ class DockerRuntime:
         api = self._client.api
         with engine_errors(f"run {argv[0]} in {node}"):
             exec_id = api.exec_create(
-                container_name(run_id, node), list(argv), stdin=True, tty=tty, environment=environment
-            )["Id"]
+                container_name(run_id, node), list(argv), stdin=True, tty=tty, environment=environment,
+                user=f"{NODE_UID}:{NODE_GID}",
+            )["Id"]  # fmt: skip
         request = json.dumps({"Detach": False, "Tty": tty}).encode()
         stream = open_exec_stream(socket_path(), f"/v{api.api_version}/exec/{exec_id}/start", request)
         with HijackedExec(stream, tty) as running:
@@ -272,14 +275,15 @@ class DockerRuntime:
             api = self._client.api
             container_id = api.create_container(
                 image=self.image,
-                command=agent_arguments(spec),
+                command=agent_arguments(spec, as_root=True),
                 name=container_name(spec.run_id, spec.name),
                 hostname=spec.name,
-                user=f"{NODE_UID}:{NODE_GID}",
+                user="0:0",
                 labels={RUN_LABEL: spec.run_id, NODE_LABEL: spec.name},
                 host_config=api.create_host_config(
                     network_mode="none",
                     cap_drop=["ALL"],
+                    cap_add=FIRST_PROCESS_CAPABILITIES,
                     security_opt=["no-new-privileges"],
                     read_only=True,
                     tmpfs=TMPFS,
@@ -294,7 +298,7 @@ class DockerRuntime:
                     pids_limit=spec.pids_limit,
                     restart_policy={"Name": "no"},
                     log_config=LogConfig(type="json-file", config={"max-size": "1m"}),
-                    init=True,
+                    init=False,
                 ),
             )["Id"]
             api.start(container_id)

@@ -22,12 +22,17 @@ AGENT_FOLDERS = ("node_agent", "protos")
 
 # What the agent and its jobs import, closed over their own dependencies.
 NODE_PACKAGES = (
+    "cffi",
+    "cryptography",
+    "google-crc32c",
     "grpcio",
     "grpcio-health-checking",
     "grpcio-reflection",
     "numpy",
     "protobuf",
+    "pycparser",
     "typing-extensions",
+    "wasmtime",
 )
 
 

@@ -103,7 +103,8 @@ class NamespaceRuntime:
             while len(pids) < len(specs):
                 while waiting and len(specs) - len(waiting) - len(pids) < BIRTHS_AT_ONCE:
                     spec = waiting.pop()
-                    birth = {"name": spec.name, "folder": str(spec.index), "arguments": agent_arguments(spec)}
+                    arguments = agent_arguments(spec, as_root=self._is_root)
+                    birth = {"name": spec.name, "folder": str(spec.index), "arguments": arguments}
                     self._ask(zygote, birth)
                 answer, pid = self._hear(zygote, run_id)
                 name = answer["name"]
@@ -217,7 +218,6 @@ class NamespaceRuntime:
                 stdin=subprocess.DEVNULL, stdout=said, stderr=said,
             )  # fmt: skip
             zygote = self._zygotes[spec.run_id] = _Zygote(process, control, log)
-        uid, gid = self._ids
         self._ask(
             zygote,
             {
@@ -227,8 +227,6 @@ class NamespaceRuntime:
                 "store_root": str(spec.store_dir.parent),
                 "hosts_file": str(spec.hosts_file),
                 "cgroups": [str(each) for each in cgroups.groups(spec.run_id)] if cgroups else [],
-                "uid": uid,
-                "gid": gid,
             },
         )
         return zygote

@@ -11,7 +11,7 @@ from controller.timeline import MAX_MTU_BYTES, MIN_MTU_BYTES
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")]
 RateBps = Annotated[int, Field(ge=1_000, le=1_000_000_000_000)]
 LossRatio = Annotated[float, Field(ge=0.0, le=1.0)]
-
+Jurisdiction = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]  # ISO 3166-1 alpha-2
 MtuBytes = Annotated[int, Field(ge=MIN_MTU_BYTES, le=MAX_MTU_BYTES)]
 
 

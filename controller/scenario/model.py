@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from controller.scenario.element_file import ElementFile, ElementFileKey
 from controller.scenario.fault_model import Fault
-from controller.scenario.fields import LossRatio, MtuBytes, RateBps, Slug, Table
+from controller.scenario.fields import Jurisdiction, LossRatio, MtuBytes, RateBps, Slug, Table
 from controller.scenario.link_model import CrossIsl, IslPolicy, RadioBudget, Rain, isl_ports_needed
 from controller.scenario.omm import OmmSet
 from controller.scenario.tle import TleSet
@@ -92,6 +92,7 @@ class Constellation(Table):
     # The pool of ports for links within the constellation; where none is given, at least as many as its topology needs.
     isl_ports: int = Field(default=None, ge=0, le=MAX_ISL_PORTS, validate_default=True)
     max_gsl: int = Field(default=4, ge=0, le=64)
+    jurisdiction: Jurisdiction | None = None  # the flag state of all its satellites
 
     @field_validator("isl_ports", mode="before")
     @classmethod
@@ -189,7 +190,7 @@ class Ground(Table):
     rain: Rain | None = None
     loss_ratio: LossRatio = 0.0
     mtu_bytes: MtuBytes = MTU_BYTES  # the largest packet
-    jurisdiction: str | None = Field(default=None, pattern=r"^[A-Z]{2}$")
+    jurisdiction: Jurisdiction | None = None
 
     @field_validator("waypoints")
     @classmethod
@@ -305,6 +306,13 @@ class Scenario(Table):
     def node_names(self) -> tuple[str, ...]:
         """Names of all nodes in the timeline's order: satellites first, then ground nodes."""
         return self.satellite_names + tuple(ground.name for ground in self.grounds)
+
+    @cached_property
+    def jurisdictions(self) -> dict[str, str]:
+        """Whose law holds at each node that stands under one: a satellite's flag state, a ground node's country."""
+        of_satellites = {name: c.jurisdiction for c in self.constellations for name in c.satellite_names}
+        of_all = of_satellites | {ground.name: ground.jurisdiction for ground in self.grounds}
+        return {name: code for name, code in of_all.items() if code is not None}
 
     @property
     def planes(self) -> dict[str, tuple[str, ...]]:

@@ -1,1 +1,1 @@
-"""Jobs worth flying: what the demo runs on a constellation, on real bytes."""
+"""Jobs worth flying: what `demo` and `bench-jobs` run on a constellation, on real bytes."""

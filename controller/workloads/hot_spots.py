@@ -1,8 +1,8 @@
 """Hot spots in an Earth-observation scene: searched on the ground after a bent pipe, and in orbit.
 
 A satellite captures a scene of 24 MB. *Bent pipe*: the scene goes down to the gateway and is searched there. *In
-orbit*: the search runs on the satellite, and only the finding goes down. Both must find the same; then a second scene
-is sent down just before the scenario's blackout of the gateway, waits it out, and completes.
+orbit*: the search runs on the satellite, and only the finding goes down. Both must find what was put into the scene;
+then a second scene is sent down just before the scenario's blackout of the gateway, waits it out, and completes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from importlib import resources
 
 import numpy as np
 
@@ -20,10 +19,14 @@ from controller.jobs.desk import state_name
 from controller.narrator import Narrator
 from controller.record.model import WorkloadResult
 from controller.timeline import Role
+from controller.workloads.catalogue import CATALOGUE, script
+from controller.workloads.scripts.capture_scene import SIDE_PIXELS
 from protos.skyrack.v1 import jobs_pb2
 
 SETTLE_S = 5.0
 BLACKOUT_LEAD_S = 5.0
+SEARCH = CATALOGUE["hot-spots"]
+FINDING = "finding.json"
 
 
 class HotSpots:
@@ -40,25 +43,24 @@ class HotSpots:
         self.satellite = ""
 
     async def run(self) -> list[WorkloadResult]:
-        """All of it. Raises SkyrackError if a job fails or the findings differ."""
+        """All of it. Raises SkyrackError if a job fails or does not find what is there."""
         emulation, seed = self._emulation, self._emulation.scenario.seed
         await emulation.until(float(emulation.timeline.t_s[0]) + SETTLE_S)
         self.satellite = self._farthest_satellite()
         self._narrator.say(f"the scene lies under {self.satellite}; the gateway is {self.gateway}")
-        self._search = await self._put_script("find_hot_spots.py")
-        self._capture = await self._put_script("capture_scene.py")
+        self._search = await self._put_script(SEARCH.script)
+        self._capture = await self._put_script(SEARCH.capture or "")
         first = await self._take_scene("scene-1", seed)
         outcomes = [
-            await self._insight("bent pipe", "bent-pipe-1", "scene-1", first, on_node=self.gateway),
-            await self._insight("in orbit", "in-orbit-1", "scene-1", first, on_node=self.satellite),
+            await self._insight("bent pipe", "bent-pipe-1", "scene-1", first, seed, on_node=self.gateway),
+            await self._insight("in orbit", "in-orbit-1", "scene-1", first, seed, on_node=self.satellite),
         ]
         blackouts = [f for f in emulation.scenario.faults if f.target == self.gateway and f.at_s > emulation.t_s]
         if blackouts and blackouts[0].end_s < emulation.timeline.t_s[-1]:
             second = await self._take_scene("scene-2", seed + 1)
             await emulation.until(blackouts[0].at_s - BLACKOUT_LEAD_S)
-            outcomes.append(
-                await self._insight("bent pipe, blackout", "bent-pipe-2", "scene-2", second, on_node=self.gateway)
-            )
+            way = "bent pipe, blackout"
+            outcomes.append(await self._insight(way, "bent-pipe-2", "scene-2", second, seed + 1, on_node=self.gateway))
         if outcomes[0].finding_digest != outcomes[1].finding_digest:
             raise SkyrackError("the bent pipe and the search in orbit found different things in one scene")
         return outcomes
@@ -73,41 +75,36 @@ class HotSpots:
 
     async def _put_script(self, name: str) -> str:
         """Bring a script to the gateway."""
-        text = resources.files("controller.workloads").joinpath("scripts", name).read_bytes()
-        info = await self._emulation.desk.gateway(self.gateway).put_bytes(text)
+        info = await self._emulation.desk.gateway(self.gateway).put_bytes(script(name))
         return info.object
 
-    async def _take_scene(self, job_id: str, seed: int) -> dict[str, jobs_pb2.JobOutput]:
-        """Have the satellite capture a scene and keep it. Its outputs by name."""
+    async def _take_scene(self, job_id: str, seed: int) -> str:
+        """Have the satellite capture a scene and keep it; the object."""
         spec = jobs_pb2.JobSpec(
-            id=job_id, on_node=self.satellite, script_object=self._capture, arguments=[str(seed)],
-            keep_outputs_on_node=True,
+            id=job_id, on_node=self.satellite, script_object=self._capture,
+            arguments=SEARCH.capture_arguments(seed, SIDE_PIXELS), keep_outputs_on_node=True,
         )  # fmt: skip
-        job = await self._done(spec)
-        return {output.name: output for output in job.outputs}
+        (output,) = (await self._done(spec)).outputs
+        return output.object
 
     async def _insight(
-        self, label: str, job_id: str, scene: str, outputs: dict[str, jobs_pb2.JobOutput], on_node: str
+        self, label: str, job_id: str, scene: str, captured: str, seed: int, on_node: str
     ) -> WorkloadResult:
         """Search a scene somewhere, with the finding brought to the gateway, and measure it."""
-        captured = outputs["scene.npy"]
         spec = jobs_pb2.JobSpec(
             id=job_id,
             on_node=on_node,
             script_object=self._search,
-            inputs=[jobs_pb2.JobInput(object=captured.object, at_node=self.satellite)],
+            inputs=[jobs_pb2.JobInput(object=captured, at_node=self.satellite)],
         )
         before_bytes, began_mono_s = self._emulation.ground_bytes(self.gateway), time.monotonic()
         job = await self._done(spec)
         elapsed_s = time.monotonic() - began_mono_s
         ground_bytes = self._emulation.ground_bytes(self.gateway) - before_bytes
-        output = next(output for output in job.outputs if output.name == "finding.json")
+        output = next(output for output in job.outputs if output.name == FINDING)
         finding = await self._emulation.desk.gateway(self.gateway).get_bytes(output.object)
-        spots = json.loads(finding)["hot_spots"]
-        truth = await self._truth(outputs["truth.json"])
-        expected = [(s["row"], s["column"], s["size_pixels"] ** 2) for s in truth]
-        if [(s["row"], s["column"], s["pixels"]) for s in spots] != expected:
-            raise SkyrackError(f"job {job_id} did not find the hot spots that were put into its scene")
+        if wrong := SEARCH.verify(seed, SIDE_PIXELS, {FINDING: finding}):
+            raise SkyrackError(f"job {job_id} did not find what was put into its scene: {wrong}")
         return WorkloadResult(
             way=label,
             scene=scene,
@@ -116,22 +113,9 @@ class HotSpots:
             gateway=self.gateway,
             time_to_insight_s=elapsed_s,
             ground_link_bytes=ground_bytes,
-            finding=f"{len(spots)} hot spots",
+            finding=f"{len(json.loads(finding)['hot_spots'])} hot spots",
             finding_digest=f"sha256:{hashlib.sha256(finding).hexdigest()}",
         )
-
-    async def _truth(self, output: jobs_pb2.JobOutput) -> list[dict[str, int]]:
-        """What was put into a scene, fetched from the satellite by a job that copies it."""
-        spec = jobs_pb2.JobSpec(
-            id=f"truth-{output.object[-12:]}",
-            on_node=self.gateway,
-            command=jobs_pb2.JobSpec.Command(argv=["sh", "-c", 'cp "$SKYRACK_INPUTS" "$SKYRACK_OUTPUT_DIR"/truth']),
-            inputs=[jobs_pb2.JobInput(object=output.object, at_node=self.satellite)],
-        )
-        job = await self._done(spec)
-        text = await self._emulation.desk.gateway(self.gateway).get_bytes(job.outputs[0].object)
-        truth: list[dict[str, int]] = json.loads(text)
-        return truth
 
     async def _done(self, spec: jobs_pb2.JobSpec) -> jobs_pb2.Job:
         """A job, submitted and succeeded. Raises SkyrackError if it ends otherwise."""

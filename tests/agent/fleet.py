@@ -1,4 +1,4 @@
-"""Real agents on loopback addresses, and a link between two of them that is slow and can vanish."""
+"""Real agents on loopback addresses with certificates of one authority, and a link that is slow and can vanish."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ import grpc
 import pytest
 
 from controller.agents import AgentClient
+from controller.authority import Authority, Subject
 from node_agent.wire import DATA_PORT, PUT_ACCEPTED
-from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
+from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2, node_pb2_grpc, objects_pb2, objects_pb2_grpc
+from tests.agent.identities import RUN_ID, identity
 
 READY_DEADLINE_S = 60.0
 DONE_DEADLINE_S = 60.0
+ROLES = {"gw": "gateway", "term": "terminal"}
 _SUBNETS = itertools.count()
 
 
@@ -43,39 +46,71 @@ async def until(
 
 
 class Agent:
-    """One agent, as a process that can be killed, frozen and started again over the same store."""
+    """One agent beneath its first process, both of which can be killed and started again over the same store."""
 
     def __init__(
-        self, folder: Path, name: str, role: str, address: str, options: list[str], within: tuple[str, ...] = ()
+        self, folder: Path, subject: Subject, options: list[str], authority: Authority, within: tuple[str, ...] = ()
     ) -> None:
+        name, role, address = subject.name, subject.role, subject.address
         self.name = name
         self.address = address
+        self.subject = subject
+        self.authority = authority
         self.store = folder / name
         self.control_socket = folder / f"{name}.sock"
         self.log = folder / f"{name}.log"
         self._argv = [*within, sys.executable, "-m", "node_agent", "--name", name, "--role", role, "--address", address]
         self._argv += ["--control-socket", str(self.control_socket), "--store", str(self.store), *options]
         self.process: subprocess.Popen[bytes] | None = None
+        self._meeting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start the process; does not wait for it."""
+        """Start the process; does not wait for it. If it has no certificate, it is given one when it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._argv, stderr=log)
+        self._meeting = asyncio.create_task(self._meet())
+
+    async def _meet(self) -> None:
+        async with AgentClient(self.control_socket, self.name) as client:
+            await client.wait_ready(READY_DEADLINE_S)
+            if not (self.store / "identity" / "credentials.pem").exists():
+                await client.certify(self.authority, self.subject)
+
+    def pids(self) -> list[int]:
+        """The agent itself, if it lives, and what is being forked for its jobs: all have the first process's command
+        line. The agent is the oldest."""
+        assert self.process is not None
+        first, children = Path(f"/proc/{self.process.pid}"), ""
+        with suppress(OSError):
+            children = (first / f"task/{self.process.pid}/children").read_text()
+        return [pid for pid in map(int, children.split()) if command_line(pid) == command_line(self.process.pid)]
+
+    def pid(self) -> int:
+        """The agent itself, which lives: others that look like it are about to be programs of jobs."""
+        return min(self.pids())
 
     def signal(self, number: signal.Signals) -> None:
-        """Send the process a signal."""
-        assert self.process is not None
-        self.process.send_signal(number)
+        """Send the agent itself a signal."""
+        os.kill(self.pid(), number)
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone. Idempotent."""
+        """kill -9 of the first process, and wait until the agent is gone too. Idempotent."""
+        if self._meeting is not None:
+            self._meeting.cancel()
         if self.process is not None:
+            left = self.pids()
             self.process.kill()
             self.process.wait(10)
             self.process = None
+            until_mono_s = time.monotonic() + 10
+            while any(command_line(pid) for pid in left):
+                assert time.monotonic() < until_mono_s, f"{left} outlive their first process"
+                time.sleep(0.005)
 
     async def ready(self) -> None:
         """Return when both planes answer."""
+        if self._meeting is not None:
+            await self._meeting
         async with AgentClient(self.control_socket, self.name) as client:
             await client.wait_ready(READY_DEADLINE_S, data_plane=True)
 
@@ -94,6 +129,7 @@ class Fleet:
         self.agents: dict[str, Agent] = {}
         self._subnet = f"127.{100 + os.getpid() % 100}.{(os.getpid() // 100 + next(_SUBNETS)) % 250}"
         self._stack = AsyncExitStack()
+        self.authority = Authority.of(RUN_ID, folder / RUN_ID / "authority")
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,18 +149,25 @@ class Fleet:
         *nodes: str,
         options: tuple[str, ...] = (),
         via: dict[str, str] | None = None,
+        seen_from: dict[str, dict[str, str]] | None = None,
+        jurisdictions: dict[str, str] | None = None,
         within: tuple[str, ...] = (),
     ) -> None:
-        """Start agents, named "gw…" (gateways) or else (satellites), and wait until they answer.
+        """Start agents, named "gw…" (gateways), "term…" (terminals) or else (satellites), and wait until they answer.
 
-        They know each other, those in `via` at the address given there. `within` is a command that runs each.
+        They know each other, those in `via` at the address given there; `seen_from` has what single nodes see so.
+        `within` is a command that runs each.
         """
         peers = {name: self.address(1 + number) for number, name in enumerate([*self.agents, *nodes])}
-        known = [f"--peer={name}={address}" for name, address in (peers | (via or {})).items()]
         for name in nodes:
             address = peers[name]
-            role = "gateway" if name.startswith("gw") else "satellite"
-            self.agents[name] = Agent(self.folder, name, role, address, [*known, *options], within)
+            seen = peers | (via or {}) | (seen_from or {}).get(name, {})
+            known = [f"--peer={other}={where}" for other, where in seen.items()]
+            jurisdiction = (jurisdictions or {}).get(name, "")
+            known += [f"--jurisdiction={jurisdiction}"] if jurisdiction else []
+            role = next((role for prefix, role in ROLES.items() if name.startswith(prefix)), "satellite")
+            subject = Subject(name, role, address, jurisdiction)
+            self.agents[name] = Agent(self.folder, subject, [*known, *options], self.authority, within)
             self.agents[name].start()
         await asyncio.gather(*(agent.ready() for agent in self.agents.values()))
 
@@ -135,15 +178,26 @@ class Fleet:
         """The controller's client to an agent, until the fleet ends."""
         return await self._stack.enter_async_context(AgentClient(self[name].control_socket, name))
 
+    async def tell_time(self, name: str, emu_ns: int, scale: float = 1.0) -> None:
+        """Tell an agent the time of the sky, as the emulator does."""
+        clock = node_pb2.NodeClock(emu_ns=emu_ns, at_mono_ns=time.monotonic_ns(), scale=scale)
+        async with grpc.aio.insecure_channel(f"unix:{self[name].control_socket}") as channel:
+            await node_pb2_grpc.NodeStub(channel).SetSky(node_pb2.Sky(clock=clock), timeout=20)
+
     async def link(self, name_at: int, to: str, rate_bps: float) -> Link:
         """A slow link: who dials the address `name_at` reaches the agent `to`."""
         link = Link(self.address(name_at), to, rate_bps)
         await self._stack.enter_async_context(link.open())
         return link
 
-    async def data_plane(self, name: str) -> DataPlane:
+    async def data_plane(
+        self, name: str, *, as_role: str = "gateway", as_name: str = "", jurisdiction: str = ""
+    ) -> DataPlane:
         """Another node's view of an agent, until the fleet ends."""
-        channel = grpc.aio.insecure_channel(f"ipv4:{self[name].address}:{DATA_PORT}")
+        who = identity(
+            self.folder / "clients", self.authority, as_name or f"other-{as_role}", as_role, jurisdiction=jurisdiction
+        )
+        channel = who.channel(f"ipv4:{self[name].address}:{DATA_PORT}", name)
         await self._stack.enter_async_context(channel)
         return DataPlane(channel)
 
@@ -317,6 +371,14 @@ class Link:
             await writer.drain()
         with suppress(OSError):
             writer.write_eof()
+
+
+def command_line(pid: int) -> bytes:
+    """Of a process that lives; else empty."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def processes_with(text: bytes) -> list[int]:

@@ -129,8 +129,8 @@ async def test_bent_pipe_fetches_the_input_and_runs_at_the_gateway(fleet: Fleet)
     assert up.outputs[0].object == down.outputs[0].object
 
 
-async def test_input_at_a_third_node_is_relayed(fleet: Fleet) -> None:
-    """An input that lies at one satellite reaches the satellite that runs the job, by way of the gateway."""
+async def test_input_at_a_third_node_is_fetched_by_the_node_that_needs_it(fleet: Fleet) -> None:
+    """An input that lies at one satellite goes to the satellite that runs the job, and not through the gateway."""
     await fleet.launch("gw", "sat", "far")
     far = await fleet.data_plane("far")
     scene = await far.keep(os.urandom(500_000))
@@ -140,7 +140,12 @@ async def test_input_at_a_third_node_is_relayed(fleet: Fleet) -> None:
     await gw.submit(JobSpec(id="r", on_node="sat", script_object=script.object, inputs=inputs))
     job = await gw.wait_final("r", 30)
     assert job.stdout == b"sat 500000\n"
-    assert job.moved_bytes == 2 * 500_000 + len(COUNT) + len(b"500000")
+    assert job.moved_bytes == len(COUNT) + len(b"500000")
+    sat = await fleet.data_plane("sat")
+    there = await sat.jobs.Get(jobs_pb2.GetJobRequest(id="r"), timeout=20)
+    assert there.moved_bytes == 500_000
+    assert await sat.committed_bytes(scene) == 500_000
+    assert (await gw.stat(scene)).committed_bytes == 0
 
 
 async def test_failure_at_the_node_is_told_as_it_was(fleet: Fleet) -> None:
@@ -154,8 +159,8 @@ async def test_failure_at_the_node_is_told_as_it_was(fleet: Fleet) -> None:
 
 
 async def test_what_no_contact_can_mend_fails_with_its_reason(fleet: Fleet) -> None:
-    """An unknown node is refused at once; an input that is not where it should be, or a full store, fails the job."""
-    await fleet.launch("gw", "sat", options=("--store-bytes=1000000",))
+    """An unknown node is refused at once; an input that is not where it should be fails the job."""
+    await fleet.launch("gw", "sat")
     gw = await fleet.client("gw")
     with pytest.raises(InputError, match="no node is called atlantis"):
         await gw.submit(shell("u", "true", "atlantis"))
@@ -167,14 +172,19 @@ async def test_what_no_contact_can_mend_fails_with_its_reason(fleet: Fleet) -> N
         job = await gw.wait_final(job_id, 30)
         assert job.state == JOB_STATE_FAILED
         assert absent in job.reason
-    sat = await fleet.data_plane("sat")
+
+
+async def test_a_full_store_is_waited_for(fleet: Fleet) -> None:
+    """A job whose input finds no room says so, and waits: there may be room later."""
+    await fleet.launch("gw", "sat", options=("--store-bytes=1000000",))
+    gw, sat = await fleet.client("gw"), await fleet.data_plane("sat")
     await sat.keep(os.urandom(800_000))
     large = await gw.put_bytes(os.urandom(300_000))
     spec = shell("full", "true")
     spec.inputs.add(object=large.object)
     await gw.submit(spec)
-    job = await gw.wait_final("full", 30)
-    assert job.state == JOB_STATE_FAILED
+    job = await seen(gw, "full", lambda job: "waiting for room" in job.reason)
+    assert job.state == JOB_STATE_IN_TRANSIT
     assert "sat says: no room" in job.reason
 
 

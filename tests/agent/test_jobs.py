@@ -102,6 +102,7 @@ async def test_environment_is_clean(fleet: Fleet, monkeypatch: pytest.MonkeyPatc
     job = await sat.run(command("env", "env"))
     names = {line.split("=")[0] for line in job.stdout.decode().splitlines()}
     promised = {"HOME", "TMPDIR", "SKYRACK_INPUTS", "SKYRACK_OUTPUT_DIR", "SKYRACK_JOB_ID", "SKYRACK_NODE"}
+    promised |= {"SKYRACK_CHECKPOINT"}
     assert promised <= names
     assert names <= promised | {"PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
 
@@ -232,7 +233,7 @@ INVALID, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED
             "SKYRACK_",
         ),
         (JobSpec(id="x", command=JobSpec.Command(argv=["true"]), environment={"A=B": ""}), INVALID, "A=B"),
-        (command("x", "true", on_node="other"), PRECONDITION, "give the job to a gateway"),
+        (command("x", "true", on_node="other"), INVALID, "no node is called other"),
         (
             JobSpec(id="x", command=JobSpec.Command(argv=["true"]), inputs=[JobInput(object=ABSENT)]),
             PRECONDITION,

@@ -64,7 +64,6 @@ async def test_killed_agent_runs_its_job_again_and_keeps_the_others(fleet: Fleet
     assert first.attempt == 2
     assert first.revision > before.revision
     assert len(processes_with(f"sleep\0{mark}".encode())) <= 1  # the second attempt's, if it is that far
-    assert (await again.job("queued")).state == JOB_STATE_QUEUED
     assert (await again.job("done")).history == done.history
     flag.touch()
     job = await again.wait_final("running", 30)
@@ -76,7 +75,9 @@ async def test_killed_agent_runs_its_job_again_and_keeps_the_others(fleet: Fleet
         JOB_STATE_RUNNING,
         JOB_STATE_SUCCEEDED,
     ]
-    assert (await again.wait_final("queued", 30)).stdout == b"later\n"
+    later = await again.wait_final("queued", 30)
+    assert (later.attempt, later.stdout) == (1, b"later\n")
+    assert [step.state for step in later.history] == [JOB_STATE_QUEUED, JOB_STATE_RUNNING, JOB_STATE_SUCCEEDED]
     assert processes_with(mark.encode()) == []
 
 
@@ -164,15 +165,20 @@ async def test_cancel_is_remembered_across_kill_9(fleet: Fleet) -> None:
     assert job.state == JOB_STATE_CANCELLED
 
 
-async def test_damaged_journal_entry_is_set_aside(fleet: Fleet) -> None:
-    """An entry that cannot be read keeps the agent from nothing; it is kept for people to look at."""
+async def test_damaged_journal_is_set_aside(fleet: Fleet) -> None:
+    """A journal that cannot be read keeps the agent from nothing; it is kept for people to look at, and logged."""
     await fleet.launch("gw")
     fleet["gw"].kill()
-    (fleet["gw"].store / "jobs" / "x.json").write_text("{")
+    (fleet["gw"].store / "journal.db").write_bytes(b"{}" * 5000)
+    (fleet["gw"].store / "journal.db-wal").unlink()  # what it holds would mend the file
     fleet["gw"].start()
     await fleet["gw"].ready()
-    assert await (await fleet.client("gw")).jobs() == []
-    assert (fleet["gw"].store / "jobs" / "x.bad").exists()
+    gw = await fleet.client("gw")
+    assert await gw.jobs() == []
+    assert (fleet["gw"].store / "journal.db.bad").read_bytes() == b"{}" * 5000
+    assert "is damaged (file is not a database); it is set aside as .bad" in fleet["gw"].log.read_text()
+    await gw.submit(shell("new", "echo on"))
+    assert (await gw.wait_final("new", 30)).stdout == b"on\n"
 
 
 async def test_sigterm_ends_the_agent_within_two_seconds(fleet: Fleet) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
 import os
 import pty
 import signal
@@ -16,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from controller.agents import AgentClient
 from controller.errors import SkyrackError
+from controller.processes import command_line
 from controller.runs import MACHINE, RunPlace, list_runs, remove_run
 from controller.runtime.choose import open_runtime
 from controller.runtime.contract import NodeSpec, Runtime
@@ -55,6 +59,7 @@ def specs_of(place: RunPlace, n_node: int) -> list[NodeSpec]:
             name=f"node{index}",
             role="satellite" if index else "gateway",
             address=f"10.64.0.{index + 1}",
+            jurisdiction="",
             control_dir=place.control_dir(index),
             store_dir=place.store_dir(index),
             hosts_file=place.hosts_file,
@@ -154,16 +159,36 @@ def test_a_node_has_no_network_but_the_emulated_one(
     assert [link for link in links if link not in ("tunl0", "sit0", "ip6tnl0")] == ["lo"]
 
 
+STATUSES = """
+import json, pathlib
+found = {}
+for path in pathlib.Path("/proc").glob("[0-9]*/status"):
+    lines = path.read_text().splitlines()
+    found[path.parent.name] = dict(line.split(":\\t", 1) for line in lines if ":\\t" in line)
+print(json.dumps(found))
+"""
+OF_THE_FIRST = 1 << 5 | 1 << 6 | 1 << 7  # CAP_KILL, CAP_SETGID, CAP_SETUID (linux/capability.h)
+
+
 def test_a_node_has_no_privilege(lived_in: tuple[Runtime, RunPlace], capfd: pytest.CaptureFixture[str]) -> None:
-    """The agent is an ordinary user without any capability, may gain none, and cannot write to its root."""
+    """The first process can change users and end processes, no more; agent and commands are an ordinary user without
+    any capability. None may gain one, or write to the root."""
     runtime, place = lived_in
-    status = said(runtime, place.run_id, "cat", "/proc/1/status", capfd=capfd)
-    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    assert fields["Uid"].split() == ["10001"] * 4
-    assert fields["Gid"].split() == ["10001"] * 4
-    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-        assert int(fields[kind], 16) == 0, kind
-    assert fields["NoNewPrivs"] == "1"
+    wait_for(lambda: answers(place.control_dir(1) / "control.sock"))
+    statuses = json.loads(said(runtime, place.run_id, "python3", "-c", STATUSES, capfd=capfd))
+    first = statuses.pop("1")
+    assert first["Uid"].split() == ["0"] * 4
+    for kind in ("CapPrm", "CapEff", "CapBnd"):
+        assert int(first[kind], 16) == OF_THE_FIRST, kind
+    others = [fields for fields in statuses.values() if fields["State"][0] != "Z"]
+    assert {fields["PPid"] for fields in others} == {"0", "1"}, "the agent, and the command that looks"
+    for fields in others:
+        assert fields["Uid"].split() == fields["Gid"].split() == ["10001"] * 4
+        assert int(fields["CapBnd"], 16) & ~OF_THE_FIRST == 0
+    for fields in (first, *others):
+        for kind in ("CapInh", "CapAmb", *(() if fields is first else ("CapPrm", "CapEff"))):
+            assert int(fields[kind], 16) == 0, kind
+        assert fields["NoNewPrivs"] == "1"
     roots = said(runtime, place.run_id, "cat", "/proc/mounts", capfd=capfd).splitlines()
     assert roots[0].split()[1] == "/"
     assert "ro" in roots[0].split()[3].split(",")
@@ -253,7 +278,30 @@ def test_what_loses_its_parent_in_a_node_leaves_no_zombie(lived_in: tuple[Runtim
     wait_for(lambda: executed(lived_in, "bash", "-c", count).stdout == b"0\n")
 
 
-def test_a_node_whose_agent_is_killed_is_gone_and_the_others_are_not(runtime: Runtime, place: RunPlace) -> None:
+def agent_of(first: int) -> int:
+    """The agent of a node, known by its first process: forked from it, it has the same command line."""
+    children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    (agent,) = [pid for pid in map(int, children) if command_line(pid) == command_line(first)]
+    return agent
+
+
+async def test_a_killed_agent_is_started_again(runtime: Runtime, place: RunPlace) -> None:
+    """`kill -9` of an agent: its node lives on, with another one that knows that it is the second."""
+    (handle,) = runtime.start(specs_of(place, 1), ignore)
+    control = place.control_dir(0) / "control.sock"
+    async with AgentClient(control, "node0") as agent:
+        await agent.wait_ready(DEADLINE_S, data_plane=False)
+        assert (await agent.info()).restarts == 0
+    killed = agent_of(handle.pid)
+    os.kill(killed, signal.SIGKILL)
+    await asyncio.to_thread(wait_for, lambda: not command_line(killed))
+    async with AgentClient(control, "node0") as agent:
+        await agent.wait_ready(DEADLINE_S, data_plane=False)
+        assert (await agent.info()).restarts == 1
+    assert runtime.alive(place.run_id) == {"node0"}
+
+
+def test_a_node_whose_first_process_is_killed_is_gone_and_the_others_are_not(runtime: Runtime, place: RunPlace) -> None:
     """Whatever lived in it ends too, its commands included, and its removal is that of any other node."""
     handles = runtime.start(specs_of(place, 2), ignore)
     argv = [sys.executable, "-c", EXEC, runtime.name, place.run_id, "sh", "-c", "echo in; sleep 600"]

@@ -22,6 +22,7 @@ from controller.errors import SkyrackError
 from controller.fabric.choose import ShaperChoice
 from controller.fabric.plan import DARK, ShapingPlan
 from controller.faults import FaultSchedule
+from controller.jobs.forecast import Forecast
 from controller.links.routes import RouteChanges
 from controller.overlay import Overlay
 from controller.record.model import Event, Manifest
@@ -32,6 +33,7 @@ from controller.runtime.contract import Runtime
 from controller.scenario.fault_model import Fault
 from controller.scenario.model import Scenario
 from controller.schedule import Commanded, Pace, Schedule
+from controller.sky_feed import SkyFeed
 from controller.timeline import IntArray, NodeEnd, Timeline
 from tests.unit.hand_made import timeline as hand_made
 
@@ -126,6 +128,7 @@ def emulation_of(
         emulation = Emulation(scenario, schedule, place, runtime, ShaperChoice("none", ""), recorder, notebook)
         bare = cast(Any, emulation)
         bare._panel = bare._shaper = bare._routes = bare.probing = notebook
+        bare._feed = SkyFeed({}, Forecast(bare.schedule, lambda: bare.state))
         if lit:
             bare._apply(schedule.change(None, emulation.state))
         yield emulation, notebook

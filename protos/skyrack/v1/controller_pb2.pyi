@@ -48,6 +48,7 @@ class NodeStatus(_message.Message):
     ILLUMINATION_RATIO_FIELD_NUMBER: _builtins.int
     BLACKOUT_FIELD_NUMBER: _builtins.int
     DOWN_FIELD_NUMBER: _builtins.int
+    GROUND_LINK_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: _builtins.str
     address: _builtins.str
@@ -59,6 +60,8 @@ class NodeStatus(_message.Message):
     """The cause, when the node is in blackout."""
     down: _builtins.str
     """Since when and why, when the node is down: it is lost, has left the sky, or a fault has put it down."""
+    ground_link_bytes: _builtins.int
+    """Of a node on the ground: bytes that have crossed its links so far, both ways, headers included."""
     def __init__(
         self,
         *,
@@ -70,10 +73,11 @@ class NodeStatus(_message.Message):
         illumination_ratio: _builtins.float = ...,
         blackout: _builtins.str = ...,
         down: _builtins.str = ...,
+        ground_link_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "blackout", b"blackout", "down", b"down", "handle", b"handle", "illumination_ratio", b"illumination_ratio", "links_up", b"links_up", "name", b"name", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "blackout", b"blackout", "down", b"down", "ground_link_bytes", b"ground_link_bytes", "handle", b"handle", "illumination_ratio", b"illumination_ratio", "links_up", b"links_up", "name", b"name", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -865,11 +869,14 @@ class ViaSubmitRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     PINNED_TO_FIELD_NUMBER: _builtins.int
+    DEADLINE_S_FIELD_NUMBER: _builtins.int
     via: _builtins.str
     policy: _builtins.str
     """How its node is chosen where the spec names none: "earliest-result", "data-local", "spread" or "pinned"; empty: it
     runs at the gateway.
     """
+    deadline_s: _builtins.float
+    """The job's deadline, in place of the spec's: so many seconds of the sky from when it is first taken; 0: the spec's."""
     @_builtins.property
     def spec(self) -> _jobs_pb2.JobSpec: ...
     @_builtins.property
@@ -883,10 +890,11 @@ class ViaSubmitRequest(_message.Message):
         spec: _jobs_pb2.JobSpec | None = ...,
         policy: _builtins.str = ...,
         pinned_to: _abc.Iterable[_builtins.str] | None = ...,
+        deadline_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pinned_to", b"pinned_to", "policy", b"policy", "spec", b"spec", "via", b"via"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_s", b"deadline_s", "pinned_to", b"pinned_to", "policy", b"policy", "spec", b"spec", "via", b"via"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -965,6 +973,67 @@ class Explanation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class KeepRequest(_message.Message):
+    """See to it that an object which a node on the ground has is kept at others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIA_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    via: _builtins.str
+    object: _builtins.str
+    replicas: _builtins.int
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where; none: at as many as `replicas` says, chosen as "spread" does, over planes."""
+
+    @_builtins.property
+    def terms(self) -> _objects_pb2.ObjectTerms:
+        """Those it is kept under; its holders are `via` and the nodes."""
+
+    def __init__(
+        self,
+        *,
+        via: _builtins.str = ...,
+        object: _builtins.str = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        replicas: _builtins.int = ...,
+        terms: _objects_pb2.ObjectTerms | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "object", b"object", "replicas", b"replicas", "terms", b"terms", "via", b"via"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepRequest: _TypeAlias = KeepRequest  # noqa: Y015
+
+@_typing.final
+class KeepResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobAtGateway]:
+        """One a node, which is final once the object is there."""
+
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[Global___JobAtGateway] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepResponse: _TypeAlias = KeepResponse  # noqa: Y015
 
 @_typing.final
 class FindLogRequest(_message.Message):
@@ -1209,9 +1278,12 @@ class JobAtGateway(_message.Message):
     VIA_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     via: _builtins.str
     cause: _builtins.str
     """What the emulator knows of why it waits (a blackout, the next contact); empty when it does not wait."""
+    policy: _builtins.str
+    """How its node was chosen; empty where the client named it."""
     @_builtins.property
     def job(self) -> _jobs_pb2.Job: ...
     def __init__(
@@ -1220,10 +1292,11 @@ class JobAtGateway(_message.Message):
         via: _builtins.str = ...,
         job: _jobs_pb2.Job | None = ...,
         cause: _builtins.str = ...,
+        policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "job", b"job", "via", b"via"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "job", b"job", "policy", b"policy", "via", b"via"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

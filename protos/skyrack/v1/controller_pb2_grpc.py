@@ -56,6 +56,11 @@ class ControllerStub:
                 request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaSubmitRequest.SerializeToString,
                 response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.FromString,
                 _registered_method=True)
+        self.Keep = channel.unary_unary(
+                '/skyrack.v1.Controller/Keep',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.KeepRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.KeepResponse.FromString,
+                _registered_method=True)
         self.ListJobs = channel.unary_unary(
                 '/skyrack.v1.Controller/ListJobs',
                 request_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ListJobsRequest.SerializeToString,
@@ -198,21 +203,33 @@ class ControllerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Put(self, request_iterator, context):
-        """The calls below go on to the named gateway over its control plane; errors are the gateway's, and INVALID_ARGUMENT
-        for a node that is no gateway.
+        """The calls below go on to the named node on the ground over its control plane; errors are that node's, and
+        INVALID_ARGUMENT for a node that is in the sky, and for one outside the jurisdictions of what is meant for it, which
+        is an audit event too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Where the object lies at other nodes only, it is brought to the named one first, which may take until a contact.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Submit(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Choose the node, and hand the job over. After OK: it is journalled, here with what placement said, and at the named
+        node. Idempotent by id: the same request again answers with the job as it stands, another one under the id is
+        INVALID_ARGUMENT; as is a job that no node can run: ExplainJob tells why of each, until the id is used again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Keep(self, request, context):
+        """Idempotent. Errors: as Submit.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -413,6 +430,11 @@ def add_ControllerServicer_to_server(servicer, server):
                     servicer.Submit,
                     request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaSubmitRequest.FromString,
                     response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.SerializeToString,
+            ),
+            'Keep': grpc.unary_unary_rpc_method_handler(
+                    servicer.Keep,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.KeepRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.KeepResponse.SerializeToString,
             ),
             'ListJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobs,
@@ -653,6 +675,33 @@ class Controller:
             '/skyrack.v1.Controller/Submit',
             protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaSubmitRequest.SerializeToString,
             protos_dot_skyrack_dot_v1_dot_controller__pb2.JobAtGateway.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Keep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/Keep',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.KeepRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.KeepResponse.FromString,
             options,
             channel_credentials,
             insecure,

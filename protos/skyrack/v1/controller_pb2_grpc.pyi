@@ -35,11 +35,19 @@ class ControllerStub:
     def __new__(cls, channel: _aio.Channel) -> ControllerAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetStatusRequest, _controller_pb2.RunStatus]
     Put: _grpc.StreamUnaryMultiCallable[_controller_pb2.ViaPutRequest, _objects_pb2.ObjectInfo]
-    """The calls below go on to the named gateway over its control plane; errors are the gateway's, and INVALID_ARGUMENT
-    for a node that is no gateway.
+    """The calls below go on to the named node on the ground over its control plane; errors are that node's, and
+    INVALID_ARGUMENT for a node that is in the sky, and for one outside the jurisdictions of what is meant for it, which
+    is an audit event too.
     """
     Get: _grpc.UnaryStreamMultiCallable[_controller_pb2.ViaGetRequest, _objects_pb2.GetResponse]
+    """Where the object lies at other nodes only, it is brought to the named one first, which may take until a contact."""
     Submit: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ViaSubmitRequest, _controller_pb2.JobAtGateway]
+    """Choose the node, and hand the job over. After OK: it is journalled, here with what placement said, and at the named
+    node. Idempotent by id: the same request again answers with the job as it stands, another one under the id is
+    INVALID_ARGUMENT; as is a job that no node can run: ExplainJob tells why of each, until the id is used again.
+    """
+    Keep: _grpc.UnaryUnaryMultiCallable[_controller_pb2.KeepRequest, _controller_pb2.KeepResponse]
+    """Idempotent. Errors: as Submit."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _controller_pb2.ListAllJobsResponse]
     """Jobs of all gateways, oldest first."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]
@@ -91,11 +99,19 @@ class ControllerAsyncStub(ControllerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetStatusRequest, _controller_pb2.RunStatus]  # type: ignore[assignment]
     Put: _aio.StreamUnaryMultiCallable[_controller_pb2.ViaPutRequest, _objects_pb2.ObjectInfo]  # type: ignore[assignment]
-    """The calls below go on to the named gateway over its control plane; errors are the gateway's, and INVALID_ARGUMENT
-    for a node that is no gateway.
+    """The calls below go on to the named node on the ground over its control plane; errors are that node's, and
+    INVALID_ARGUMENT for a node that is in the sky, and for one outside the jurisdictions of what is meant for it, which
+    is an audit event too.
     """
     Get: _aio.UnaryStreamMultiCallable[_controller_pb2.ViaGetRequest, _objects_pb2.GetResponse]  # type: ignore[assignment]
+    """Where the object lies at other nodes only, it is brought to the named one first, which may take until a contact."""
     Submit: _aio.UnaryUnaryMultiCallable[_controller_pb2.ViaSubmitRequest, _controller_pb2.JobAtGateway]  # type: ignore[assignment]
+    """Choose the node, and hand the job over. After OK: it is journalled, here with what placement said, and at the named
+    node. Idempotent by id: the same request again answers with the job as it stands, another one under the id is
+    INVALID_ARGUMENT; as is a job that no node can run: ExplainJob tells why of each, until the id is used again.
+    """
+    Keep: _aio.UnaryUnaryMultiCallable[_controller_pb2.KeepRequest, _controller_pb2.KeepResponse]  # type: ignore[assignment]
+    """Idempotent. Errors: as Submit."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _controller_pb2.ListAllJobsResponse]  # type: ignore[assignment]
     """Jobs of all gateways, oldest first."""
     WatchJob: _aio.UnaryStreamMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]  # type: ignore[assignment]
@@ -156,8 +172,9 @@ class ControllerServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_controller_pb2.ViaPutRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_objects_pb2.ObjectInfo, _abc.Awaitable[_objects_pb2.ObjectInfo]]:
-        """The calls below go on to the named gateway over its control plane; errors are the gateway's, and INVALID_ARGUMENT
-        for a node that is no gateway.
+        """The calls below go on to the named node on the ground over its control plane; errors are that node's, and
+        INVALID_ARGUMENT for a node that is in the sky, and for one outside the jurisdictions of what is meant for it, which
+        is an audit event too.
         """
 
     @_abc_1.abstractmethod
@@ -165,14 +182,27 @@ class ControllerServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _controller_pb2.ViaGetRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_objects_pb2.GetResponse], _abc.AsyncIterator[_objects_pb2.GetResponse]]: ...
+    ) -> _typing.Union[_abc.Iterator[_objects_pb2.GetResponse], _abc.AsyncIterator[_objects_pb2.GetResponse]]:
+        """Where the object lies at other nodes only, it is brought to the named one first, which may take until a contact."""
 
     @_abc_1.abstractmethod
     def Submit(
         self,
         request: _controller_pb2.ViaSubmitRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_controller_pb2.JobAtGateway, _abc.Awaitable[_controller_pb2.JobAtGateway]]: ...
+    ) -> _typing.Union[_controller_pb2.JobAtGateway, _abc.Awaitable[_controller_pb2.JobAtGateway]]:
+        """Choose the node, and hand the job over. After OK: it is journalled, here with what placement said, and at the named
+        node. Idempotent by id: the same request again answers with the job as it stands, another one under the id is
+        INVALID_ARGUMENT; as is a job that no node can run: ExplainJob tells why of each, until the id is used again.
+        """
+
+    @_abc_1.abstractmethod
+    def Keep(
+        self,
+        request: _controller_pb2.KeepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.KeepResponse, _abc.Awaitable[_controller_pb2.KeepResponse]]:
+        """Idempotent. Errors: as Submit."""
 
     @_abc_1.abstractmethod
     def ListJobs(

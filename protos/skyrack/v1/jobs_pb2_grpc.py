@@ -79,6 +79,11 @@ class JobsStub:
                 request_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReturnJobRequest.SerializeToString,
                 response_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReturnJobResponse.FromString,
                 _registered_method=True)
+        self.Release = channel.unary_unary(
+                '/skyrack.v1.Jobs/Release',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReleaseJobRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReleaseJobResponse.FromString,
+                _registered_method=True)
 
 
 class JobsServicer:
@@ -103,7 +108,8 @@ class JobsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """All jobs that this agent has taken charge of, oldest first; stdout and stderr are left to Get.
+        """All jobs that this agent has taken charge of, oldest first, a message full at a time; stdout and stderr are left to
+        Get.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +163,14 @@ class JobsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Release(self, request, context):
+        """Say that the asker has journalled the result of a job that it handed here. After OK: what was kept for the way back
+        alone may go; the job's record stays. Idempotent, also for a job that is not known.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -204,6 +218,11 @@ def add_JobsServicer_to_server(servicer, server):
                     servicer.Return,
                     request_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReturnJobRequest.FromString,
                     response_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReturnJobResponse.SerializeToString,
+            ),
+            'Release': grpc.unary_unary_rpc_method_handler(
+                    servicer.Release,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReleaseJobRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReleaseJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -449,6 +468,33 @@ class Jobs:
             '/skyrack.v1.Jobs/Return',
             protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReturnJobRequest.SerializeToString,
             protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReturnJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Release(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Jobs/Release',
+            protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReleaseJobRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_jobs__pb2.ReleaseJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,7 +43,9 @@ class JobsStub:
     Get: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.Job]
     """One job. Errors: NOT_FOUND."""
     List: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
-    """All jobs that this agent has taken charge of, oldest first; stdout and stderr are left to Get."""
+    """All jobs that this agent has taken charge of, oldest first, a message full at a time; stdout and stderr are left to
+    Get.
+    """
     Watch: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.Job]
     """The job now, then again at every change, until it is final. Errors: NOT_FOUND."""
     ReadLog: _grpc.UnaryStreamMultiCallable[_jobs_pb2.ReadLogRequest, _jobs_pb2.LogChunk]
@@ -66,6 +68,10 @@ class JobsStub:
     it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
     is not here), INVALID_ARGUMENT (not final), RESOURCE_EXHAUSTED.
     """
+    Release: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ReleaseJobRequest, _jobs_pb2.ReleaseJobResponse]
+    """Say that the asker has journalled the result of a job that it handed here. After OK: what was kept for the way back
+    alone may go; the job's record stays. Idempotent, also for a job that is not known.
+    """
 
 @_typing.type_check_only
 class JobsAsyncStub(JobsStub):
@@ -80,7 +86,9 @@ class JobsAsyncStub(JobsStub):
     Get: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """One job. Errors: NOT_FOUND."""
     List: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """All jobs that this agent has taken charge of, oldest first; stdout and stderr are left to Get."""
+    """All jobs that this agent has taken charge of, oldest first, a message full at a time; stdout and stderr are left to
+    Get.
+    """
     Watch: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """The job now, then again at every change, until it is final. Errors: NOT_FOUND."""
     ReadLog: _aio.UnaryStreamMultiCallable[_jobs_pb2.ReadLogRequest, _jobs_pb2.LogChunk]  # type: ignore[assignment]
@@ -102,6 +110,10 @@ class JobsAsyncStub(JobsStub):
     """Take charge of a result on its way to the job's return_to. Before: its outputs are in this node's store. After OK:
     it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
     is not here), INVALID_ARGUMENT (not final), RESOURCE_EXHAUSTED.
+    """
+    Release: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ReleaseJobRequest, _jobs_pb2.ReleaseJobResponse]  # type: ignore[assignment]
+    """Say that the asker has journalled the result of a job that it handed here. After OK: what was kept for the way back
+    alone may go; the job's record stays. Idempotent, also for a job that is not known.
     """
 
 class JobsServicer(metaclass=_abc_1.ABCMeta):
@@ -132,7 +144,9 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ListJobsResponse, _abc.Awaitable[_jobs_pb2.ListJobsResponse]]:
-        """All jobs that this agent has taken charge of, oldest first; stdout and stderr are left to Get."""
+        """All jobs that this agent has taken charge of, oldest first, a message full at a time; stdout and stderr are left to
+        Get.
+        """
 
     @_abc_1.abstractmethod
     def Watch(
@@ -190,6 +204,16 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         """Take charge of a result on its way to the job's return_to. Before: its outputs are in this node's store. After OK:
         it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
         is not here), INVALID_ARGUMENT (not final), RESOURCE_EXHAUSTED.
+        """
+
+    @_abc_1.abstractmethod
+    def Release(
+        self,
+        request: _jobs_pb2.ReleaseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ReleaseJobResponse, _abc.Awaitable[_jobs_pb2.ReleaseJobResponse]]:
+        """Say that the asker has journalled the result of a job that it handed here. After OK: what was kept for the way back
+        alone may go; the job's record stays. Idempotent, also for a job that is not known.
         """
 
 def add_JobsServicer_to_server(servicer: JobsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

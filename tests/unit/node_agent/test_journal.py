@@ -62,8 +62,7 @@ async def test_one_write_is_all_or_nothing_and_alone_in_its_error(journal: Journ
 
 async def test_a_cancelled_caller_leaves_what_it_asked_for_to_be_written(journal: Journal) -> None:
     """Who is cancelled while it waits for the disk has asked all the same: the order of what is written stays."""
-    asked = asyncio.create_task(journal.write((INSERT, ("a", 1))))
-    await asyncio.sleep(0)
+    asked = journal.write((INSERT, ("a", 1)))
     asked.cancel()
     await journal.write(("UPDATE fact SET value = 2 WHERE name = 'a'", ()))
     assert journal.read("SELECT value FROM fact") == [(2,)]
@@ -144,6 +143,19 @@ async def test_a_full_file_is_one_clear_refusal_and_the_journal_lives_on(journal
     writer.execute("PRAGMA max_page_count = 1000000")
     await journal.write((INSERT, ("x" * 100_000, 1)))
     assert len(names(journal)) == 1
+
+
+async def test_an_agent_that_starts_on_a_full_disk_waits_for_room(journal: Journal) -> None:
+    """Tables that cannot be made yet are made when there is room."""
+    pages = journal._writer.execute("PRAGMA page_count").fetchone()[0]
+    journal._writer.execute(f"PRAGMA max_page_count = {pages}")
+    making = asyncio.create_task(asyncio.to_thread(journal.ensure, "CREATE TABLE IF NOT EXISTS more (name TEXT)"))
+    with pytest.raises(Exhausted):
+        await journal.write(("CREATE TABLE other (name TEXT)", ()))
+    assert not making.done()
+    journal._writer.execute("PRAGMA max_page_count = 1000000")
+    await asyncio.wait_for(making, 10)
+    await journal.write(("INSERT INTO more VALUES ('x')", ()))
 
 
 @pytest.mark.parametrize("damage", ["no database", "a page"])

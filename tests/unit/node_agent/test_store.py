@@ -181,7 +181,8 @@ class StoreMachine(RuleBasedStateMachine):
         path = self.folder / "output"
         path.write_bytes(model.content)
         try:
-            name, size_bytes = self.run(self.store.adopt(path, why=for_job(job)))
+            with path.open("rb") as output:
+                name, size_bytes = self.run(self.store.adopt_fd(output.fileno(), "output", why=for_job(job)))
         except Exhausted:
             assert not model.whole
             return

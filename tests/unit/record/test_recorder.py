@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from controller.errors import InputError, SkyrackError
-from controller.record.model import JobRecord, Manifest, Sample, StepRecord, WorkloadResult
+from controller.record.model import JobRecord, LoadResult, Manifest, Sample, StepRecord, WorkloadResult
 from controller.record.read import read_record
 from controller.record.recorder import Recorder
 
@@ -25,6 +25,15 @@ STEP = StepRecord(
 SAMPLE = Sample(t_s=3.2, kind="link", a="a", b="b", hops=1, commanded_rtt_us=27_000, measured_rtt_us=27_240.5)
 JOB = JobRecord("beijing", "j1", "sat-p00s00", "RUNNING", "attempt 1", 2_300, 4.0, "search")
 RESULT = WorkloadResult("in orbit", "sha256:5c", "j1", "sat-p00s00", "beijing", 7.4, 3_500, "17 hot spots", "sha256:aa")
+
+SPREAD_S: dict[str, float | int | None] = {"count": 9, "mean": 3.1, "p50": 3.0, "p95": 4.0, "p99": 4.5, "max": 5.0}
+LOAD = LoadResult(
+    way="in orbit", policy="", seed=1, rate_per_min=20.0, jobs=10, right=9, span_s=30.0,
+    jobs_by_state={"SUCCEEDED": 9, "FAILED": 1}, failures={"FAILED: exit status #": 1}, late_submissions=0,
+    response_s=SPREAD_S, insight_s=SPREAD_S, phases_s={"transit": SPREAD_S, "running": SPREAD_S},
+    ground_link_bytes=1_200_000, moved_bytes=1_000_000, deadline_misses=1, hand_offs=2, custody_transfers=0,
+    jobs_in_system=1.0, arrivals_per_s=0.33, time_in_system_s=3.0, littles_law_jobs=1.0,
+)  # fmt: skip
 
 
 def manifest() -> Manifest:
@@ -59,9 +68,11 @@ def test_what_was_recorded_is_read_back(tmp_path: Path) -> None:
     recorder.sample(SAMPLE)
     recorder.job(JOB)
     recorder.workload(5.0, RESULT)
+    recorder.load(6.0, LOAD)
     recorder.close()
     record = read_record(tmp_path / "run")
     assert record.manifest == recorded
+    assert record.loads == (LOAD,)
     assert (record.steps, record.samples, record.jobs, record.workloads) == ((STEP,), (SAMPLE,), (JOB,), (RESULT,))
     assert [(e.kind, e.t_s, e.fields) for e in record.events] == [
         ("handover", 2.0, {"ground": "beijing", "before": "s1", "after": "s2"})

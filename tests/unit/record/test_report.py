@@ -16,11 +16,11 @@ from controller.record.recorder import Recorder
 from controller.record.report import write_report
 from controller.record.sections import SECTIONS
 from tests.unit.record.sample_run import BLACKOUT_S, SampleRun, iridium, manifest_of
-from tests.unit.record.test_recorder import JOB, RESULT, STEP
+from tests.unit.record.test_recorder import JOB, LOAD, RESULT, STEP
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "source", "wbr"}
 LOADERS = {"link", "img", "iframe", "object", "embed", "source", "video", "audio", "base", "image", "use"}
-ANCHORS = ["round-trips", "links", "map", "jobs", "comparison", "sunlight", "loop", "manifest"]
+ANCHORS = ["round-trips", "links", "map", "jobs", "comparison", "load", "sunlight", "loop", "manifest"]
 PAGE_LIMIT_BYTES = 8_000_000
 
 
@@ -209,7 +209,13 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path: Path, empty_run: Callab
     page = empty_run(tmp_path / "run")
     assert [attributes["id"] for tag, attributes in page.elements if tag == "section"] == ANCHORS
     text = " ".join(page.words)
-    for sentence in ("No probe was sent", "No job was submitted", "compared no workloads", "recorded no step"):
+    for sentence in (
+        "No probe was sent",
+        "No job was submitted",
+        "compared no workloads",
+        "had no load",
+        "recorded no step",
+    ):
         assert sentence in text
     assert "suva was lost at 0 s: exit status 137" in text
     assert set(page.plots) == {"plot-links", "plot-map", "plot-contacts", "plot-sunlight"}
@@ -223,6 +229,7 @@ def test_words_of_jobs_and_nodes_are_never_markup(tmp_path: Path) -> None:
     recorder.step(STEP)
     recorder.job(replace(JOB, reason=hostile, label=hostile))
     recorder.workload(5.0, replace(RESULT, finding=hostile, way=hostile))
+    recorder.load(6.0, replace(LOAD, way=hostile, failures={hostile: 1}))
     recorder.event("fault-on", 1.0, target=hostile, fault="blackout", mode="silent")
     recorder.sample(Sample(1.0, "path", hostile, "b", 2, 10_000, 10_400.0))
     recorder.close()
@@ -231,6 +238,20 @@ def test_words_of_jobs_and_nodes_are_never_markup(tmp_path: Path) -> None:
     assert hostile in page.words
     running = next(trace for trace in page.plots["plot-jobs"]["data"] if trace["name"] == "running")
     assert "<img" not in json.dumps(running)
+
+
+def test_a_load_is_told_with_its_failures(tmp_path: Path) -> None:
+    """Each way has its row of figures and its bar of phases; what went wrong is named, and so are late submissions."""
+    timeline, _, _ = iridium()
+    recorder = Recorder(tmp_path / "run", manifest_of(timeline, 'name = "x"\n'))
+    recorder.load(6.0, LOAD)
+    recorder.load(7.0, replace(LOAD, way="bent pipe", late_submissions=2, failures={}))
+    recorder.close()
+    page = parsed(write_report(tmp_path / "run", timeline))
+    for word in ("in orbit", "bent pipe", "3.00 s", "1.2 MB", "in orbit: FAILED: exit status #"):
+        assert word in page.words
+    assert any("2 jobs came later" in word for word in page.words)
+    assert {trace["name"] for trace in page.plots["plot-load"]["data"]} == {"transit", "running"}
 
 
 def test_a_report_can_be_written_again(sample_run: SampleRun) -> None:

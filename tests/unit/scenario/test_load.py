@@ -117,6 +117,10 @@ BAD = {
     "longitude": (changed("178.44", "180.5"), ["ground[1].longitude_deg = 180.5", "at most 180.0"]),
     "altitude": (changed("longitude_deg = 116.60", "longitude_deg = 0\naltitude_m = 40_000"), ["ground[0].altitude_m"]),
     "jurisdiction": (changed("116.60", '116.60\njurisdiction = "China"'), ["ground[0].jurisdiction", "country code"]),
+    "jurisdiction of satellites": (
+        changed('name = "sat"', 'name = "sat"\njurisdiction = "cn"'),
+        ["constellation[0].jurisdiction = 'cn'", "country code"],
+    ),
     "two grounds of one name": (
         changed('name = "suva"', 'name = "beijing"'),
         ["ground[1].name = 'beijing': already the name of ground[0]"],
@@ -400,3 +404,11 @@ def test_damaged_element_sets_are_still_right_or_a_clear_error(mutations: list[t
     lines = mutated(ISS, mutations).split("\n")
     with suppress(TleError):
         parse_tle("\n".join(line[:68] + str(checksum(line)) if len(line) == 69 else line for line in lines))
+
+
+def test_every_node_has_the_jurisdiction_of_its_table() -> None:
+    """Satellites have their constellation's, ground nodes their own; who has none is not named."""
+    text = changed('name = "sat"', 'name = "sat"\njurisdiction = "US"').replace("116.60", '116.60\njurisdiction = "CN"')
+    jurisdictions = parsed(text).jurisdictions
+    assert len(jurisdictions) == 67
+    assert (jurisdictions["sat-p05s10"], jurisdictions["beijing"], jurisdictions.get("suva")) == ("US", "CN", None)

@@ -1,0 +1,145 @@
+"""Jobs that go from hop to hop: into custody where no path leads to their node, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from controller.agents import AgentClient
+from protos.skyrack.v1 import node_pb2
+from protos.skyrack.v1.jobs_pb2 import (
+    JOB_STATE_CANCELLED,
+    JOB_STATE_IN_TRANSIT,
+    JOB_STATE_QUEUED,
+    JOB_STATE_RETURNING,
+    JOB_STATE_RUNNING,
+    JOB_STATE_SUCCEEDED,
+    JOB_STATE_SUSPENDED,
+    JOB_STATE_WAITING_CONTACT,
+    JobInput,
+    JobSpec,
+    ReadLogRequest,
+)
+from tests.agent.fleet import Fleet
+from tests.agent.test_courier import COUNT, seen, shell, states
+
+S = 1_000_000_000
+FAR_AHEAD_NS = 10_000 * S
+
+
+async def tell(client: AgentClient, **via: tuple[str, float]) -> None:
+    """Tell a node the sky: its clock is at 0 now, and what is bound for a node goes via another from a time on."""
+    clock = node_pb2.NodeClock(emu_ns=0, at_mono_ns=time.monotonic_ns(), scale=1.0)
+    forwards = [
+        node_pb2.Forward(to_node=to, via_node=hop, not_before_emu_ns=round(at_s * S), until_emu_ns=FAR_AHEAD_NS)
+        for to, (hop, at_s) in via.items()
+    ]
+    await client.set_sky(node_pb2.Sky(clock=clock, forwards=forwards))
+
+
+async def split_fleet(fleet: Fleet) -> AgentClient:
+    """A gateway that never reaches the satellite "far", and the satellite "near" that reaches both."""
+    dark = await fleet.link(200, fleet.address(3), 1e9)
+    dark.cut()
+    await fleet.launch("gw", "near", "far", seen_from={"gw": {"far": dark.address}, "far": {"gw": fleet.address(250)}})
+    return await fleet.client("gw")
+
+
+async def test_a_job_goes_into_custody_where_no_path_leads_to_its_node(fleet: Fleet) -> None:
+    """The satellite between takes job and input, hands them on, and its result is fetched from there."""
+    gw = await split_fleet(fleet)
+    await tell(gw, far=("near", 0.0))
+    scene = await gw.put_bytes(os.urandom(1_000_000))
+    script = await gw.put_bytes(COUNT)
+    spec = JobSpec(id="hops", on_node="far", script_object=script.object, inputs=[JobInput(object=scene.object)])
+    await gw.submit(spec)
+    job = await gw.wait_final("hops", 30)
+    assert (job.state, job.stdout) == (JOB_STATE_SUCCEEDED, b"far 1000000\n")
+    assert job.custodian == "near"
+    assert states(job) == [
+        JOB_STATE_WAITING_CONTACT,
+        JOB_STATE_IN_TRANSIT,
+        JOB_STATE_QUEUED,
+        JOB_STATE_RUNNING,
+        JOB_STATE_RETURNING,
+        JOB_STATE_SUCCEEDED,
+    ]
+    (total,) = job.outputs
+    assert (total.name, total.at_node) == ("total", "gw")
+    near = await fleet.data_plane("near")
+    assert await near.get(total.object) == b"1000000"
+
+
+async def test_custody_is_kept_over_a_restart_of_who_has_it(fleet: Fleet) -> None:
+    """The job waits at the custodian for the next contact, survives its kill -9 there, and goes on from there."""
+    gw = await split_fleet(fleet)
+    far = fleet["far"]
+    far.kill()
+    await tell(gw, far=("near", 0.0))
+    await gw.submit(shell("kept", "echo done", "far"))
+    await seen(gw, "kept", lambda job: "in custody of near: nothing listens at far" in job.reason)
+    await fleet["near"].restart()
+    far.start()
+    job = await gw.wait_final("kept", 60)
+    assert (job.stdout, job.attempt) == (b"done\n", 1)
+
+
+async def test_a_result_comes_back_by_another_node(fleet: Fleet) -> None:
+    """Who took the job there is gone for good; the node that ran it hands its result to one that meets the gateway."""
+    dark = await fleet.link(200, fleet.address(3), 1e9)
+    dark.cut()
+    await fleet.launch(
+        "gw", "near", "far", "other",
+        seen_from={"gw": {"far": dark.address, "other": fleet.address(250)}, "far": {"gw": fleet.address(250)}},
+    )  # fmt: skip
+    gw, near, far, other = [await fleet.client(name) for name in ("gw", "near", "far", "other")]
+    await tell(gw, far=("near", 0.0))
+    await tell(near, far=("far", 0.0))
+    await tell(far, gw=("other", 0.0))
+    await tell(other, gw=("gw", 0.0))
+    flag = fleet.folder / "go-on"
+    line = f"while [ ! -e {flag} ]; do sleep 0.05; done; echo done; echo found > $SKYRACK_OUTPUT_DIR/finding"
+    await gw.submit(shell("back", line, "far"))
+    await seen(gw, "back", lambda job: job.state == JOB_STATE_RUNNING)
+    fleet["near"].kill()
+    flag.touch()
+    job = await gw.wait_final("back", 30)
+    assert (job.state, job.stdout) == (JOB_STATE_SUCCEEDED, b"done\n")
+    assert b"".join([chunk async for chunk in gw.get(job.outputs[0].object)]) == b"found\n"
+
+
+async def test_logs_and_wishes_go_through_custody(fleet: Fleet) -> None:
+    """What the job prints is read at the gateway while it runs; suspended there, it stands still in orbit."""
+    gw = await split_fleet(fleet)
+    await tell(gw, far=("near", 0.0))
+    await gw.submit(shell("count", "n=0; while true; do n=$((n+1)); echo $n; sleep 0.05; done", "far"))
+    printed: list[bytes] = []
+    async with asyncio.timeout(30):
+        async for chunk in gw.read_log(ReadLogRequest(id="count", follow=True)):
+            printed.append(chunk.data)
+            if b"20\n" in b"".join(printed):
+                break
+    assert b"".join(printed).startswith(b"1\n2\n3\n")
+    await gw.suspend("count")
+    await seen(gw, "count", lambda job: job.state == JOB_STATE_SUSPENDED)
+    await gw.resume("count")
+    await seen(gw, "count", lambda job: job.state == JOB_STATE_RUNNING)
+    await gw.cancel("count")
+    assert (await gw.wait_final("count", 30)).state == JOB_STATE_CANCELLED
+
+
+async def test_no_attempt_is_spent_before_the_contact_that_is_foreseen(fleet: Fleet) -> None:
+    """Until then nobody is called; the reason says when it will be."""
+    await fleet.launch("gw", "sat")
+    gw = await fleet.client("gw")
+    began_mono_s = time.monotonic()
+    await tell(gw, sat=("sat", 3.0))
+    await gw.submit(shell("later", "true"))
+    waiting = await seen(gw, "later", lambda job: "foreseen" in job.reason)
+    assert waiting.reason == "the next contact with sat is foreseen at t = 3.0 s"
+    job = await gw.wait_final("later", 30)
+    assert job.state == JOB_STATE_SUCCEEDED
+    in_transit = next(step for step in job.history if step.state == JOB_STATE_IN_TRANSIT)
+    waited_s = (in_transit.at_unix_ns - job.history[0].at_unix_ns) / S
+    assert 2.0 < waited_s <= time.monotonic() - began_mono_s
