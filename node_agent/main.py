@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import fcntl
 import ipaddress
 import logging
@@ -14,6 +15,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -207,6 +209,8 @@ def _say(options: Options, error: Exception) -> None:
 
 def _have_one_arena() -> None:
     """Let glibc keep memory in one place for all threads: it would keep megabytes more in one for each."""
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _lock(store_dir: Path) -> int:

@@ -185,11 +185,11 @@ class ObjectStore(Holdings):
         async with self._turn(name):
             row = self._catalog.find(name)
             if row is not None and name in self._whole:
-                self._whole.discard(name)
                 aside_bytes = await to_its_end(self._shelf.set_aside, digest_of(name))
                 self._room.hold(name, 0)
                 self._room.hold(digest_of(name), aside_bytes)
                 await self._catalog.keep(replace(row, damaged=True))
+                self._whole.discard(name)
 
     async def _key_for_new(self) -> str:
         return await to_its_end(self._keys.made, self.jurisdiction) if self._encrypt else ""
