@@ -13,6 +13,7 @@ from tests.agent.test_execution import (  # noqa: F401 — the same, with users 
     test_a_job_goes_on_from_its_checkpoint,
     test_a_job_has_the_network_only_if_it_asks,
     test_a_killed_agents_job_ends_and_its_checkpoint_is_rescued,
+    test_a_start_may_be_cancelled_at_any_moment,
     test_a_suspended_job_can_be_cancelled,
     test_a_suspended_job_stands_still_and_its_time_too,
     test_each_limit_holds_and_is_told,
