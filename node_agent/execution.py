@@ -151,7 +151,8 @@ class Execution:
     async def ended(self) -> Ended:
         """Wait for its end, or bring it about at a limit. After: nothing of it runs, its folder is gone.
 
-        Before: nothing else was awaited since `start`. Cancelled, it does the same before it leaves. Raises OSError if some of it cannot be ended.
+        Before: nothing else was awaited since `start`. Cancelled, it does the same before it leaves. Raises OSError if
+        some of it cannot be ended.
         """
         following = asyncio.create_task(self._follow_checkpoints())
         try:
