@@ -69,5 +69,7 @@ def test_a_job_spoils_the_node_for_no_other(folder: Path) -> None:
     assert answer["spoiler"]["stdout"] == "No space left on device\nNo space left on device\nTrue\n"
     assert answer["after"] == {"/tmp": [], "/dev/shm": []}  # noqa: S108
     assert answer["shared"] == 0
-    assert answer["bomber"]["stdout"] == f"{PROCESSES - 1} Resource temporarily unavailable\n"
+    count, _, why = answer["bomber"]["stdout"].partition(" ")
+    assert why == "Resource temporarily unavailable\n"
+    assert PROCESSES - 4 < int(count) < PROCESSES, "one that has just ended may count for a moment longer"
     assert answer["processes"] == 2, "the first process and the agent"
