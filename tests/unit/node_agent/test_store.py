@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from node_agent.catalog import PUT, for_job
 from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, InvalidArgument, NotFound, Refusal
@@ -105,11 +105,19 @@ class StoreMachine(RuleBasedStateMachine):
         model.kept_bytes = part.committed_bytes
         self.senders[which] = (stack, part)
 
-    @rule(which=st.sampled_from(range(len(CONTENTS))), chunk_bytes=st.integers(1, 200_000), wrong=st.integers(0, 9))
-    def send(self, which: int, chunk_bytes: int, wrong: int) -> None:
+    def one_of_senders(self, pick: int) -> int:
+        """Which object somebody sends."""
+        return sorted(self.senders)[pick % len(self.senders)]
+
+    @precondition(lambda self: self.senders)
+    @rule(
+        pick=st.integers(0, 99),
+        chunk_bytes=st.sampled_from([1, 1000, 65_536, 100_000, 400_000]),
+        wrong=st.integers(0, 9),
+    )
+    def send(self, pick: int, chunk_bytes: int, wrong: int) -> None:
         """Some of it arrives, now and then a byte wrong."""
-        if which not in self.senders:
-            return
+        which = self.one_of_senders(pick)
         _, part = self.senders[which]
         model = self.models[which]
         start = part.committed_bytes
@@ -128,11 +136,11 @@ class StoreMachine(RuleBasedStateMachine):
         if chunk and not wrong:
             model.reasons |= {"wrong"}
 
-    @rule(which=st.sampled_from(range(len(CONTENTS))))
-    def end(self, which: int) -> None:
+    @precondition(lambda self: self.senders)
+    @rule(pick=st.integers(0, 99))
+    def end(self, pick: int) -> None:
         """The sender says that this was all of it."""
-        if which not in self.senders:
-            return
+        which = self.one_of_senders(pick)
         stack, part = self.senders.pop(which)
         model = self.models[which]
         try:
@@ -150,13 +158,14 @@ class StoreMachine(RuleBasedStateMachine):
             self.run(stack.aclose())
             model.whole, model.kept_bytes = True, len(model.content)
 
-    @rule(which=st.sampled_from(range(len(CONTENTS))))
-    def break_off(self, which: int) -> None:
+    @precondition(lambda self: self.senders)
+    @rule(pick=st.integers(0, 99))
+    def break_off(self, pick: int) -> None:
         """The sender vanishes."""
-        if which in self.senders:
-            stack, _ = self.senders.pop(which)
-            self.run(stack.aclose())
-            self.left(self.models[which])
+        which = self.one_of_senders(pick)
+        stack, _ = self.senders.pop(which)
+        self.run(stack.aclose())
+        self.left(self.models[which])
 
     def left(self, model: Model) -> None:
         """Nobody sends any more: a header alone leaves nothing."""
