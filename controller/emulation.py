@@ -191,7 +191,7 @@ class Emulation:
         self._routes = HostRoutes(panel)
         self._apply(self.schedule.change(None, self._state))
         await self._meet_agents()
-        self._feed = SkyFeed(self.agents, Forecast(self.schedule, lambda: self._state))
+        self._feed = SkyFeed(self.agents, Forecast(self.schedule, lambda: self._state, self.scenario.time_scale))
         self._office = await Office.open(self, self.place.journal_file, self._on_job)
         self._clean_up.push_async_callback(self._office.close)
         handles = {handle.spec.name: handle for handle in self.handles}

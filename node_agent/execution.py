@@ -16,6 +16,7 @@ from pathlib import Path
 
 from node_agent import outputs
 from node_agent.blocking import to_its_end, uninterrupted
+from node_agent.catalog import for_job
 from node_agent.errors import Refusal
 from node_agent.first_process import FirstProcess, Program, ProgramEnd
 from node_agent.kinds import REPORT, Limits
@@ -71,11 +72,11 @@ async def remove(first: FirstProcess, scratch: Scratch) -> None:
             raise OSError(errno.ENOTEMPTY, "the job's own user cannot remove all of it", str(scratch.folder))
 
 
-async def keep_checkpoint(means: Means, scratch: Scratch) -> str:
+async def keep_checkpoint(means: Means, scratch: Scratch, job_id: str) -> str:
     """Copy a job's checkpoint into the store. Its name there. Raises Exhausted, OSError."""
     fd = await means.first.open(scratch.tree, str(scratch.checkpoint))
     try:
-        name, _ = await means.store.adopt_fd(fd, "its checkpoint")
+        name, _ = await means.store.adopt_fd(fd, "its checkpoint", why=for_job(job_id))
     finally:
         os.close(fd)
     return name
@@ -259,7 +260,7 @@ class Execution:
         if outputs.is_empty(self._scratch.outputs):  # as a rule told in no time
             return []
         await self._means.first.open_up(self._scratch.tree, str(self._scratch.outputs))
-        return await outputs.collect(self._scratch.outputs, self._means.store, self._means.node)
+        return await outputs.collect(self._scratch.outputs, self._spec, self._means.store, self._means.node)
 
     async def _finish(self, following: asyncio.Task[None]) -> None:
         """Whatever happened: its last checkpoint and its log are kept, and nothing else is left."""
@@ -289,7 +290,7 @@ class Execution:
                 return
             self._seen = seen
             try:
-                await self._on_checkpoint(await keep_checkpoint(self._means, self._scratch))
+                await self._on_checkpoint(await keep_checkpoint(self._means, self._scratch, self._spec.id))
             except (Refusal, OSError) as error:  # the job goes on, the one before stays
                 _log.warning("job %s: its checkpoint is not kept: %s", self._spec.id, error)
 

@@ -74,7 +74,7 @@ class Executor:
         if scratch is None or scratch.seen_checkpoint() is None:
             return None
         try:
-            return await keep_checkpoint(self._means, scratch)
+            return await keep_checkpoint(self._means, scratch, job_id)
         except (Refusal, OSError) as error:
             _log.warning("job %s: its checkpoint is lost: %s", job_id, error)
             return None

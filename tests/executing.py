@@ -22,6 +22,7 @@ from node_agent import init
 from node_agent.execution import Ended, Execution
 from node_agent.executor import Executor
 from node_agent.first_process import FirstProcess
+from node_agent.journal import Journal
 from node_agent.logs import JobLogs
 from node_agent.store import ObjectStore
 from node_agent.users import Users
@@ -44,7 +45,7 @@ class Node:
 
     def __init__(self, folder: Path, channel: socket.socket, users: Users | None) -> None:
         self.folder = folder
-        self.store = ObjectStore(folder / "objects", STORE_BYTES)
+        self.store = ObjectStore(folder / "objects", STORE_BYTES, Journal(folder / "journal.db"))
         self.logs = JobLogs(folder / "logs")
         self.first = FirstProcess(channel, users)
         self.executor = Executor("node", self.store, folder / "scratch", self.logs, self.first)
@@ -75,8 +76,9 @@ class Node:
 
     def content(self, name: str) -> bytes:
         """Of an object."""
-        with self.store.reading(name) as fd, open(fd, "rb", closefd=False) as file:
-            return file.read()
+        path = self.folder / "copied-out"
+        self.store.copy_out(name, path)
+        return path.read_bytes()
 
     def scratch(self, job_id: str) -> Path:
         """A job's folder."""

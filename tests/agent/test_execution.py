@@ -199,7 +199,7 @@ async def test_with_the_first_process_ends_everything(fleet: Fleet) -> None:
     mark = f"7{os.getpid()}.5"
     await gw.submit(command_of(mark))
     await until(lambda: bool(processes_with(f"sleep\0{mark}".encode())), "it sleeps")
-    (agent,) = fleet["gw"].pids()
+    agent = fleet["gw"].pid()
     process = fleet["gw"].process
     assert process is not None
     process.kill()

@@ -64,7 +64,7 @@ def _gateway(spec: NodeSpec) -> NodeSpec:
 async def test_a_job_is_apart_from_its_node(node1: tuple[Runtime, RunPlace, AgentClient]) -> None:
     """It is a user that no other node's jobs are, reaches nothing of the agent's, and has no network unless it asks."""
     _, _, agent = node1
-    for network, answer in ((False, "Permission denied"), (True, "Connection refused")):
+    for network in (False, True):
         spec = JobSpec(id=f"look-{network}", command=JobSpec.Command(argv=["python3", "-c", LOOK]), network=network)
         await agent.submit(spec)
         job = await agent.wait_final(spec.id, DEADLINE_S)
@@ -72,7 +72,7 @@ async def test_a_job_is_apart_from_its_node(node1: tuple[Runtime, RunPlace, Agen
         seen = json.loads(job.stdout)
         user = FIRST_JOB_UID + JOB_USERS
         assert (seen.pop("uid"), seen.pop("groups"), seen.pop("sum")) == (user, [], 6)
-        assert seen.pop("network") == answer
+        assert (seen.pop("network") == "Permission denied") != network
         assert set(seen.values()) == {"Permission denied"}, seen
 
 
