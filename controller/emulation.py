@@ -27,6 +27,7 @@ from controller.jobs.forecast import Forecast
 from controller.jobs.office import Office
 from controller.logbook import Logbook
 from controller.narrator import Narrator
+from controller.outlook import Outlook
 from controller.probing import Probing
 from controller.record.model import EventKind, StepRecord
 from controller.record.recorder import Recorder
@@ -190,7 +191,9 @@ class Emulation:
         self._routes = HostRoutes(panel)
         self._apply(self.schedule.change(None, self._state))
         await self._meet_agents()
-        self._feed = SkyFeed(self.agents, Forecast(self.schedule, lambda: self._state))
+        self.agents = {node.name: self.agents[node.name] for node in nodes}  # in order, and not as they were met
+        outlook = Outlook.of_run(self.timeline, self.scenario)
+        self._feed = SkyFeed(self.agents, Forecast(self.schedule, lambda: self._state), outlook)
         self._office = await Office.open(self, self.place.journal_file, self._on_job)
         self._clean_up.push_async_callback(self._office.close)
         handles = {handle.spec.name: handle for handle in self.handles}

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PURE_ROOMS = (
     "orbit", "links", "scenario", "timeline", "columns", "faults", "planner", "expand", "schedule", "explain",
-    "timeline_checks", "timeline_format", "jobs.contact_graph", "jobs.placement", "jobs.policies",
+    "outlook", "timeline_checks", "timeline_format", "jobs.contact_graph", "jobs.placement", "jobs.policies",
 )  # fmt: skip
 PURE_LIBRARIES = {"numpy", "scipy", "sgp4", "pydantic", "pydantic_core"}
 PURE_FORBIDDEN_STDLIB = {"socket", "asyncio", "subprocess", "threading", "time", "select", "signal", "multiprocessing"}
