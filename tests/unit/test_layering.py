@@ -18,7 +18,7 @@ PURE_LIBRARIES = {"numpy", "scipy", "sgp4", "pydantic", "pydantic_core"}
 PURE_FORBIDDEN_STDLIB = {"socket", "asyncio", "subprocess", "threading", "time", "select", "signal", "multiprocessing"}
 OWNERS = {
     "cryptography": ("controller/authority.py", "node_agent/identity.py", "node_agent/sealing.py"),
-    "docker": ("controller/runtime/docker.py",),
+    "docker": tuple(f"controller/runtime/{file}.py" for file in ("docker", "engine", "user_images")),
     "sgp4": ("controller/orbit/",),
     "grpc": ("controller/api/", "controller/agents.py", "node_agent/"),
     "plotly": ("controller/record/",),
