@@ -15,9 +15,9 @@ from controller.errors import MachineError
 from controller.fabric.choose import DELAY_LINE_NEEDS, panel_capabilities
 from controller.owner import is_machine_root, outer_uid, run_root, store_root
 from controller.runtime.choose import choose_runtime
-from controller.runtime.docker import (
+from controller.runtime.docker import DockerRuntime
+from controller.runtime.engine import (
     MINIMUM_API_VERSION,
-    DockerRuntime,
     Engine,
     EngineError,
     ask_engine,

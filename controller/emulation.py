@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from enum import StrEnum
+from functools import partial
 
 from controller.agents import AgentClient
 from controller.authority import Subject
@@ -28,11 +29,13 @@ from controller.jobs.forecast import Forecast
 from controller.jobs.office import Office
 from controller.logbook import Logbook
 from controller.narrator import Narrator
+from controller.node_specs import node_specs
+from controller.outlook import Outlook
 from controller.probing import Probing
 from controller.record.model import EventKind, StepRecord
 from controller.record.recorder import Recorder
 from controller.runs import RunPlace
-from controller.runtime.contract import NodeHandle, NodeSpec, Runtime
+from controller.runtime.contract import NodeHandle, NodeSpec, ProgramState, Runtime
 from controller.scenario import Scenario
 from controller.schedule import Change, Commanded, Schedule
 from controller.sky_clock import SkyClock
@@ -51,12 +54,6 @@ class Phase(StrEnum):
     RUNNING = "running"
     HOLDING = "holding"  # the timeline has ended; its last state stays until the run is stopped
     ENDING = "ending"
-
-
-def node_address(index: int) -> str:
-    """The IPv4 address of a node in the emulated network, 10.64.0.1 onwards: room for four million nodes."""
-    host = index + 1
-    return f"10.{64 + (host >> 16)}.{host >> 8 & 255}.{host & 255}"
 
 
 class Emulation:
@@ -127,6 +124,11 @@ class Emulation:
         """The desk for jobs. Raises as `office`."""
         return self.office.desk
 
+    @property
+    def programs(self) -> Mapping[str, ProgramState]:
+        """What nodes run of the user's, by node, as it was last seen."""
+        return self._nodes.programs
+
     def request_stop(self) -> None:
         """Let `run` return soon."""
         self._clock.end()
@@ -172,7 +174,7 @@ class Emulation:
     async def start(self) -> None:
         """Bring every node to life, join them as step 0 commands, and wait until every agent answers."""
         nodes, run_id = self.timeline.nodes, self.place.run_id
-        specs = [self._spec(index) for index in range(len(nodes))]
+        specs = node_specs(self.scenario, self.timeline, self.place)
         self.place.write_hosts({spec.name: spec.address for spec in specs})
         self._clean_up.push_async_callback(asyncio.to_thread, self.runtime.remove, run_id)
         self.handles = await asyncio.to_thread(
@@ -191,9 +193,12 @@ class Emulation:
         self._routes = HostRoutes(panel)
         self._apply(self.schedule.change(None, self._state))
         await self._meet_agents()
-        self._feed = SkyFeed(self.agents, Forecast(self.schedule, lambda: self._state, self.scenario.time_scale))
+        self.agents = {node.name: self.agents[node.name] for node in nodes}  # in order, and not as they were met
+        forecast = Forecast(self.schedule, lambda: self._state, self.scenario.time_scale)
+        self._feed = SkyFeed(self.agents, forecast, Outlook.of_run(self.timeline, self.scenario))
         self._office = await Office.open(self, self.place.journal_file, self._on_job)
         self._clean_up.push_async_callback(self._office.close)
+        await self._start_programs(specs)
         handles = {handle.spec.name: handle for handle in self.handles}
         self.probing = Probing(self.schedule, handles, self._recorder)
         self._clean_up.push_async_callback(asyncio.to_thread, self.probing.stop)
@@ -381,24 +386,13 @@ class Emulation:
 
     # --- parts of start ---
 
-    def _spec(self, index: int) -> NodeSpec:
-        """What the runtime needs to know of a node."""
-        node, resources = self.timeline.nodes[index], self.scenario.resources
-        return NodeSpec(
-            run_id=self.place.run_id,
-            index=index,
-            name=node.name,
-            role=node.role,
-            address=node_address(index),
-            jurisdiction=self.scenario.jurisdictions.get(node.name, ""),
-            control_dir=self.place.control_dir(index),
-            store_dir=self.place.store_dir(index),
-            hosts_file=self.place.hosts_file,
-            memory_bytes=resources.memory_bytes,
-            cpu_limit=resources.cpu_limit,
-            pids_limit=resources.pids_limit,
-            store_bytes=resources.store_bytes,
-        )
+    async def _start_programs(self, specs: Sequence[NodeSpec]) -> None:
+        """Start what nodes run of the user's, if any does."""
+        hosts = [spec for spec in specs if spec.program is not None]
+        if hosts:
+            told = partial(self._narrator.progress, "Starting programs", total=len(hosts))
+            await asyncio.to_thread(self.runtime.start_programs, hosts, told)
+            await self._nodes.look_at_programs(self.t_s)
 
     async def _meet_agents(self) -> None:
         """Give every agent its certificate, and wait until others can reach it."""

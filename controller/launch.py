@@ -26,6 +26,7 @@ from controller.fabric.choose import ShaperChoice, choose_shaper
 from controller.fabric.panel import panel_run_ids, remove_panel
 from controller.faults import FaultSchedule
 from controller.narrator import Narrator
+from controller.node_specs import images_of
 from controller.planner import plan
 from controller.record.model import LoadResult, Manifest, WorkloadResult
 from controller.record.read import last_instant_s
@@ -34,7 +35,8 @@ from controller.record.report import write_report
 from controller.runs import RunPlace
 from controller.runtime.choose import choose_runtime, open_runtime
 from controller.runtime.contract import Runtime
-from controller.runtime.docker import DockerRuntime, engine_is_there
+from controller.runtime.docker import DockerRuntime
+from controller.runtime.engine import engine_is_there
 from controller.runtime.namespace import NamespaceRuntime
 from controller.scenario.load import parse_scenario, read_source
 from controller.scenario.model import Scenario
@@ -136,6 +138,7 @@ async def launch(
     require(diagnose(len(scenario.node_names), runtime_choice.name))
     use_open_files()
     runtime = open_runtime(runtime_choice.name, runs.MACHINE.run, scenario.resources.root)
+    runtime.require_images(images_of(scenario), narrator.say)
     if runtime.shortcoming:
         narrator.say(f"warning: {runtime.shortcoming}")
     choice = choose_shaper(options.shaper)

@@ -9,6 +9,7 @@ from controller.jobs.desk import GatewayJob, state_name
 from controller.narrator import Narrator
 from controller.record.model import EventKind, JobRecord
 from controller.record.recorder import Recorder
+from controller.runtime.contract import ProgramState
 from controller.schedule import Commanded, Schedule
 from controller.timeline import LinkKind, Role
 
@@ -69,6 +70,24 @@ class Logbook:
         """A node's process has ended though nobody asked it to."""
         self._recorder.event("node-lost", t_s, node=name, reason="its agent has ended")
         self._narrator.say(f"node {name} is lost: its agent has ended")
+
+    def program_started(self, node: str, program: ProgramState, t_s: float) -> None:
+        """A node runs an image of the user's."""
+        self._recorder.event("program-started", t_s, node=node, image=program.image, image_id=program.image_id)
+
+    def program_ended(self, node: str, program: ProgramState, t_s: float) -> None:
+        """What a node ran of the user's has ended."""
+        self._recorder.event(
+            "program-ended",
+            t_s,
+            node=node,
+            image=program.image,
+            exit_status=program.exit_status,
+            reason=program.reason,
+            last_words=program.last_words,
+        )
+        why = f" ({program.reason})" if program.reason else ""
+        self._narrator.say(f"the program of {node} has ended with exit status {program.exit_status}{why}")
 
     def runtime_away(self, reason: str, t_s: float) -> None:
         """What the nodes live in does not answer."""

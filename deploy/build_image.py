@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from packaging.markers import Marker, default_environment
 
 from controller.errors import MachineError, SkyrackError
-from controller.runtime.docker import connect, engine_errors
+from controller.runtime.engine import connect, engine_errors
 from controller.runtime.image import (
     DOCKERFILE,
     IMAGE_LABEL,
@@ -212,7 +212,7 @@ def has_image(client: DockerClient, image: str) -> bool:
 
 def pull_registry_base() -> bool:
     """Whether a registry gave the usual base. Asked in a process of its own, which a deadline can end."""
-    ask = f"from controller.runtime.docker import connect; connect().api.{{}}({REGISTRY_BASE!r})"
+    ask = f"from controller.runtime.engine import connect; connect().api.{{}}({REGISTRY_BASE!r})"
     try:
         subprocess.run(
             [sys.executable, "-c", ask.format("inspect_distribution")],

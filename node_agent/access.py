@@ -1,5 +1,7 @@
 """Who may call what: one table, and the guard that holds it at both planes.
 
+The guard is also where what a service denies (PermissionDenied) is written down and told.
+
 On the data plane the caller is whom the certificate of its connection names; on the control plane it is the emulator,
 who alone can open that socket. What is not in the table is denied.
 """
@@ -17,7 +19,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 import grpc
 
 from node_agent.audit import DENIED, Audit
-from node_agent.errors import Refusal
+from node_agent.errors import PermissionDenied, Refusal
 from node_agent.identity import ROLES, Subject
 from protos.skyrack.v1 import jobs_pb2
 
@@ -112,18 +114,18 @@ class Guard(grpc.aio.ServerInterceptor):
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
         async def answer(request: Request, context: Context) -> object:
-            await self._admit(method, request, context)
-            return await behaviour(request, context)
+            who = await self._admit(method, request, context)
+            try:
+                return await behaviour(request, context)
+            except PermissionDenied as denial:
+                await self._deny(context, who, method, request, str(denial))
 
         async def answers(request: Request, context: Context) -> None:
-            await self._admit(method, request, context)
-            responses = behaviour(request, context)
-            if inspect.isawaitable(responses):  # it writes by itself
-                await responses
-                return
-            async with aclosing(responses):
-                async for response in responses:
-                    await context.write(response)
+            who = await self._admit(method, request, context)
+            try:
+                await _write_all(behaviour(request, context), context)
+            except PermissionDenied as denial:
+                await self._deny(context, who, method, request, str(denial))
 
         kinds: dict[tuple[bool, bool], Any] = {
             (False, False): grpc.unary_unary_rpc_method_handler,
@@ -139,22 +141,23 @@ class Guard(grpc.aio.ServerInterceptor):
         )
         return made
 
-    async def _admit(self, method: str, request: Request, context: Context) -> None:
+    async def _admit(self, method: str, request: Request, context: Context) -> Subject:
         """Know the caller, and let it pass or deny it."""
         who = self._of_plane or _named_by_certificate(context)
         _caller.set(who)
         right = TABLE.get(method, {}).get(who.role, NO)
         if right is NO:
-            await self._deny(context, who, method, "", f"no {who.role} may call {method}")
+            await self._deny(context, who, method, None, f"no {who.role} may call {method}")
         if right is OWN:
-            job_id = _job_id(request)
+            job_id = _about(request)
             job = await self._find_job(job_id)
             if job is not None and who.name not in (job.submitted_by, job.spec.return_to, job.spec.on_node):
-                await self._deny(context, who, method, job_id, f"job {job_id} is not {who.name}'s")
+                await self._deny(context, who, method, request, f"job {job_id} is not {who.name}'s")
+        return who
 
-    async def _deny(self, context: Context, who: Subject, method: str, of: str, reason: str) -> NoReturn:
+    async def _deny(self, context: Context, who: Subject, method: str, request: Request, reason: str) -> NoReturn:
         try:
-            await self._audit.record(DENIED, who.name, method, of, reason)
+            await self._audit.record(DENIED, who.name, method, _about(request), reason)
         except Refusal as error:
             _log.error("%s was denied %s (%s), which could not be written down: %s", who.name, method, reason, error)
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
@@ -165,15 +168,24 @@ def _named_by_certificate(context: Context) -> Subject:
     return (Subject.of(uris[0]) if len(uris) == 1 else None) or UNKNOWN
 
 
-def _job_id(request: Request) -> str:
-    """The job that a request is about."""
+async def _write_all(responses: Any, context: Context) -> None:  # noqa: ANN401 — an iterator, or a call that writes
+    if inspect.isawaitable(responses):
+        await responses
+        return
+    async with aclosing(responses):
+        async for response in responses:
+            await context.write(response)
+
+
+def _about(request: Request) -> str:
+    """The job or object that a request is about; empty where it names none, or is a stream."""
     match request:
         case jobs_pb2.SubmitRequest():
             return request.spec.id
         case jobs_pb2.ReturnJobRequest():
             return request.job.spec.id
         case _:
-            return str(request.id)
+            return str(getattr(request, "id", "") or getattr(request, "object", ""))
 
 
 async def _unserved(_: Request, context: Context) -> None:

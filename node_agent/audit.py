@@ -2,8 +2,9 @@
 
     await audit.record(kind, who, what, of, reason)
 
-A flood of events that are equal is written as two: the first at once, and how many more there were. Of denials the
-caller and the call make them equal, whatever was asked for: who is denied cannot push older events out.
+Events that are equal are written as two: the first at once, and after a while how many more there were. Of different
+denials of one caller at one call so many are told apart, and the rest counted: who is denied again and again cannot
+push older events out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from protos.skyrack.v1 import node_pb2
 DENIED: Final = "denied"
 KEPT_EVENTS: Final = 10_000
 FLOOD_S: Final = 60.0
+TOLD_APART: Final = 20
 
 _PAGE_EVENTS = 500
 _SCHEMA = """
@@ -35,7 +37,9 @@ class Audit:
     def __init__(self, journal: Journal) -> None:
         journal.ensure(_SCHEMA)
         self._journal = journal
-        self._more: dict[tuple[str, ...], int] = {}  # of floods that are on: how many after the first
+        self._more: dict[
+            tuple[str, str, str, str, str], int
+        ] = {}  # of newest events: how many that are equal came after
         self._settling: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
@@ -44,15 +48,18 @@ class Audit:
 
         `who` asked: a node's name, "emulator" or "unknown"; `what`: the call or the deed; `of`: the object or job.
         """
-        flood = (kind, who, what) if kind == DENIED else (kind, who, what, of, reason)
-        if flood in self._more:
-            self._more[flood] += 1
+        event = (kind, who, what, of, reason)
+        is_new = event not in self._more
+        if is_new and kind == DENIED and sum(known[:3] == event[:3] for known in self._more) >= TOLD_APART:
+            event = (kind, who, what, "", f"more than {TOLD_APART} times within {FLOOD_S:.0f} s")
+        if event in self._more:
+            self._more[event] += 1
             return
-        self._more[flood] = 0
-        settling = asyncio.create_task(self._settle(flood, (kind, who, what, of, reason)))
+        self._more[event] = 0
+        settling = asyncio.create_task(self._settle(event))
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
-        await self._write(kind, who, what, of, reason)
+        await self._write(*event)
 
     async def events(self, after: int, *, follow: bool) -> AsyncIterator[node_pb2.AuditEvent]:
         """Those after a number, oldest first; with `follow`, new ones as they come."""
@@ -79,14 +86,14 @@ class Audit:
             settling.cancel()
         await asyncio.gather(*self._settling, return_exceptions=True)
 
-    async def _settle(self, flood: tuple[str, ...], first: tuple[str, str, str, str, str]) -> None:
+    async def _settle(self, event: tuple[str, str, str, str, str]) -> None:
         try:
             await asyncio.sleep(FLOOD_S)
         finally:
-            more = self._more.pop(flood)
+            more = self._more.pop(event)
             if more:
-                kind, who, what, of, reason = first
-                await self._write(kind, who, what, of, f"{reason} (and {more} more within {FLOOD_S:.0f} s)")
+                *which, reason = event
+                await self._write(*which, f"{reason} (and {more} more within {FLOOD_S:.0f} s)")
 
     async def _write(self, *event: str) -> None:
         await self._journal.write(

@@ -157,7 +157,8 @@ class Execution:
     async def ended(self) -> Ended:
         """Wait for its end, or bring it about at a limit. After: nothing of it runs, its folder is gone.
 
-        Cancelled, it does the same before it leaves. Raises OSError if some of it cannot be ended.
+        Before: nothing else was awaited since `start`. Cancelled, it does the same before it leaves. Raises OSError if
+        some of it cannot be ended.
         """
         following = asyncio.create_task(self._follow_checkpoints())
         try:
@@ -167,6 +168,15 @@ class Execution:
         finally:
             following.cancel()
             await uninterrupted(self._finish(following))
+
+    async def give_up(self) -> None:
+        """Bring about its end, in place of `ended`. Raises OSError if some of it cannot be ended."""
+        await self._finish(None)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its program was started."""
+        return self._program is not None
 
     @property
     def _is_over(self) -> bool:
@@ -262,20 +272,26 @@ class Execution:
         await self._means.first.open_up(self._scratch.tree, str(self._scratch.outputs))
         return await outputs.collect(self._scratch.outputs, self._spec, self._means.store, self._means.node)
 
-    async def _finish(self, following: asyncio.Task[None]) -> None:
-        """Whatever happened: its last checkpoint and its log are kept, and nothing else is left."""
+    async def _finish(self, following: asyncio.Task[None] | None) -> None:
+        """Whatever happened: its last checkpoint and its log are kept, and nothing else is left.
+
+        What cannot be ended keeps its user and its folder.
+        """
         try:
             await self._end()
-            await asyncio.wait({following})
-            if not following.cancelled() and (error := following.exception()):
-                raise error
-            await self._look_at_checkpoint()
-            await self._means.logs.finish(self._spec.id)
+            try:
+                if following is not None:
+                    await asyncio.wait({following})
+                    if not following.cancelled() and (error := following.exception()):
+                        raise error
+                await self._look_at_checkpoint()
+                await self._means.logs.finish(self._spec.id)
+            finally:
+                await self._leave()
         finally:
             for pump in self._pumps:
                 pump.close()
             self._means.logs.close(self._spec.id)
-            await self._leave()
 
     async def _follow_checkpoints(self) -> None:
         while True:

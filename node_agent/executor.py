@@ -53,6 +53,7 @@ class Executor:
         async def leave() -> None:
             await self._leave(scratch, number)
 
+        execution: Execution | None = None
         try:
             if left := self._found(job.spec.id):
                 await self._clear(left)
@@ -61,7 +62,8 @@ class Executor:
             execution = Execution(self._means, job.spec, scratch, limits, laid_out.given_bytes, on_checkpoint, leave)
             await uninterrupted(execution.begin(laid_out.task))
         except BaseException:
-            await uninterrupted(self._break_off(scratch, number))
+            has_begun = execution is not None and execution.has_begun
+            await uninterrupted(execution.give_up() if execution and has_begun else self._break_off(scratch, number))
             raise
         return execution
 

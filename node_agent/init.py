@@ -172,7 +172,7 @@ class _Init:
                     "peak_bytes": usage.ru_maxrss * 1024,
                     "before_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 }
-                _answer(running.reply, end | _kill(running.tree))
+                _answer(running.reply, end | self._kill(running.tree))
                 running.reply.close()
 
     def _agent_ended(self, returncode: int) -> None:
@@ -182,7 +182,7 @@ class _Init:
             self._channel.close()
             self._channel = None
         for each in self._running.values():
-            if error := _kill(each.tree):
+            if error := self._kill(each.tree):
                 _say(f"a job of the agent that has ended lives on: {error['error']}")
         if self._kill_mono_s is not None or returncode == CANNOT_BE:
             self._status = returncode if returncode >= 0 else 128 - returncode
@@ -229,10 +229,25 @@ class _Init:
             case "start":
                 self._start_program(tree, reply, fds)
             case "signal":
-                tree.signal(request["number"])
+                self._signal(tree, request["number"])
                 _answer(reply, {})
             case _:
                 self._help(request, tree, reply)
+
+    def _signal(self, tree: Tree, number: int) -> None:
+        """Signal a job's processes, its program by its id too: until that is executed, nobody sees whose it is."""
+        for pid, running in self._running.items():
+            if running.tree == tree:
+                os.kill(pid, number)  # not waited for yet, so the id is its own
+        tree.signal(number)
+
+    def _kill(self, tree: Tree) -> dict[str, Any]:
+        """Kill a job's processes. Empty, or what went wrong."""
+        try:
+            self._signal(tree, signal.SIGKILL)
+        except OSError as error:
+            return _error(error)
+        return {}
 
     def _start_program(self, tree: Tree, reply: socket.socket, fds: list[int]) -> None:
         task, stdout, stderr = fds
@@ -296,15 +311,6 @@ def _helped(request: dict[str, Any], tree: Tree) -> tuple[dict[str, Any], int | 
             pems = request["certificate_pem"].encode(), request["authority_pem"].encode()
             identity.take_certificate(Path(path), request["name"], request["role"], *pems)
     return {}, None
-
-
-def _kill(tree: Tree) -> dict[str, Any]:
-    """Kill a job's processes. Empty, or what went wrong."""
-    try:
-        tree.signal(signal.SIGKILL)
-    except OSError as error:
-        return _error(error)
-    return {}
 
 
 def _error(error: Exception) -> dict[str, Any]:

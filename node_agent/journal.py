@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -181,6 +182,8 @@ class Journal:
 
 
 def _connection(path: Path) -> sqlite3.Connection:
+    with suppress(OSError):  # SQLite will say it
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # what it makes, all may read
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=32)
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")

@@ -23,6 +23,7 @@ from node_agent import identity, init, wire
 from node_agent.audit import Audit
 from node_agent.contact import Contacts
 from node_agent.courier import Courier
+from node_agent.endpoint import Endpoint
 from node_agent.engine import Bounds, Engine
 from node_agent.errors import Refusal
 from node_agent.executor import Executor
@@ -34,7 +35,7 @@ from node_agent.logs import JobLogs
 from node_agent.peer import Resolver
 from node_agent.scrub import EVERY_S, Scrubber, from_holders
 from node_agent.sealing import Keys
-from node_agent.server import PlaneError, Planes
+from node_agent.server import PlaneError, Planes, wait_for_address
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
 from node_agent.transfer import ChecksumError, check_checksums
@@ -56,6 +57,7 @@ class Options:
     identity: Identity
     port: int
     control_socket: Path
+    endpoint: tuple[str, int] | None  # where programs in the node are told of the sky, if anywhere
     store_dir: Path
     store_bytes: int
     encrypt_at_rest: bool
@@ -73,6 +75,12 @@ def parse_options(argv: Sequence[str]) -> Options:
     parser.add_argument("--address", required=True, type=_ipv4, help="the node's IPv4 address in the emulated network")
     parser.add_argument("--port", type=int, default=wire.DATA_PORT, help="TCP port of every node's data plane")
     parser.add_argument("--control-socket", required=True, type=Path, help="Unix socket of the control plane")
+    parser.add_argument(
+        "--endpoint",
+        type=_endpoint,
+        metavar="IPV4:PORT",
+        help="where programs in the node are told of the sky, on its loopback",
+    )
     parser.add_argument("--store", required=True, type=Path, help="folder for objects, journal and scratch")
     parser.add_argument("--store-bytes", type=int, default=_DEFAULT_STORE_BYTES, help="quota for objects")
     parser.add_argument("--encrypt-at-rest", action="store_true", help="encrypt new objects on the node's disk")
@@ -96,6 +104,7 @@ def parse_options(argv: Sequence[str]) -> Options:
         identity=Identity(known.name, known.role, known.address, known.jurisdiction),
         port=known.port,
         control_socket=known.control_socket,
+        endpoint=known.endpoint,
         store_dir=known.store.resolve(),
         store_bytes=known.store_bytes,
         encrypt_at_rest=known.encrypt_at_rest,
@@ -135,11 +144,12 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
     engine = Engine(who.name, who.jurisdiction, options.bounds, store, ledger, resolver, executor, logs, courier, sky)
     scrubber = Scrubber(who.name, store, audit, from_holders(store, contacts))
     planes = Planes(who, credentials, audit, store, scrubber, engine, sky)
+    endpoint = Endpoint(who, sky)
     await store.recover()
     await engine.recover()
     await store.collect()
     await planes.open_control(options.control_socket)
-    opening = asyncio.create_task(planes.open_data(options.port))
+    opening = asyncio.create_task(_open(endpoint, planes, options))
     stopping = asyncio.create_task(stop.wait())
     scrubbing = asyncio.create_task(scrubber.run(options.scrub_every_s))
     try:
@@ -151,11 +161,24 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
         opening.cancel()
         scrubbing.cancel()
         await engine.stop()
+        await endpoint.close()
         await planes.close()
         await contacts.close()
         await scrubber.close()
         await audit.close()
         journal.close()
+
+
+async def _open(endpoint: Endpoint, planes: Planes, options: Options) -> None:
+    """Serve the node's own programs, then other nodes. Raises PlaneError."""
+    if options.endpoint is not None:
+        host, port = options.endpoint
+        await wait_for_address(host)
+        try:
+            await endpoint.open(host, port)
+        except OSError as error:  # a program in the node may have taken the port while the agent was away
+            _log.warning("programs are told nothing of the sky: %s:%d: %s", host, port, error.strerror)
+    await planes.open_data(options.port)
 
 
 def main() -> int:
@@ -227,6 +250,13 @@ def _lock(store_dir: Path) -> int:
 
 def _ipv4(text: str) -> str:
     return str(ipaddress.IPv4Address(text))
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    host, _, port = text.partition(":")
+    if not ipaddress.IPv4Address(host).is_loopback or not 0 < int(port) < 65536:
+        raise ValueError(text)
+    return host, int(port)
 
 
 def _count(text: str) -> int:

@@ -99,7 +99,7 @@ class Planes:
     async def open_data(self, port: int) -> None:
         """Serve other nodes, once the node has its address and its certificate. Raises PlaneError."""
         address = self._identity.address
-        await _wait_for_address(address)
+        await wait_for_address(address)
         await self._credentials.wait()
         server = self._new_server(Guard(self._audit, self._job))
         self._add_work(server, lambda: caller().jurisdiction)
@@ -136,8 +136,11 @@ class Planes:
             return None
 
 
-async def _wait_for_address(address: str) -> None:
-    """Wait until one can bind to the address: the emulator gives it to the node shortly after its start."""
+async def wait_for_address(address: str) -> None:
+    """Wait until one can bind to the address: the emulator gives it to the node shortly after its start.
+
+    Raises PlaneError.
+    """
     loop = asyncio.get_running_loop()
     deadline_mono_s = loop.time() + _ADDRESS_DEADLINE_S
     while not _has_address(address):

@@ -37,7 +37,6 @@ _STATUS: Final[dict[type[Refusal], grpc.StatusCode]] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
-    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     DataLoss: grpc.StatusCode.DATA_LOSS,
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -45,9 +44,11 @@ _STATUS: Final[dict[type[Refusal], grpc.StatusCode]] = {
 
 
 async def answer(context: Context, work: Awaitable[T]) -> T:
-    """What the work comes to; a refusal as its status."""
+    """What the work comes to; a refusal as its status, but for a denial, which is the guard's to tell."""
     try:
         return await work
+    except PermissionDenied:
+        raise
     except Refusal as refusal:
         await context.abort(_STATUS[type(refusal)], str(refusal))
 
@@ -57,6 +58,8 @@ async def answers(context: Context, items: AsyncIterator[T]) -> AsyncIterator[T]
     try:
         async for item in items:
             yield item
+    except PermissionDenied:
+        raise
     except Refusal as refusal:
         await context.abort(_STATUS[type(refusal)], str(refusal))
 

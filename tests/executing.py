@@ -168,7 +168,8 @@ def executed(name: str, folder: Path, *, apart: bool = False) -> Answer:
         own = "mount -t tmpfs -o mode=1777,size=8m tmp /tmp; mount -t tmpfs -o mode=1777,size=8m shm /dev/shm"
         acted = f"set -e; {shown}; {own}; cd {ROOT}; exec {shlex.join([*argv, str(AGENT_USER)])}"
         argv = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--ipc", "bash", "-c", acted]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=2 * DEADLINE_S, check=False, cwd=ROOT)
+    argv = ["timeout", "--kill-after=5", str(2 * DEADLINE_S), *argv]  # which ends all of them, as a group
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout, done.stderr
     answer: Answer = json.loads(done.stdout.splitlines()[-1])

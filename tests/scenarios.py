@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from node_agent.errors import Exhausted
+from node_agent.users import JOB_USERS
 from protos.skyrack.v1.jobs_pb2 import JobInput, JobLimits, JobSpec
 from tests.executing import (
     Answer,
@@ -169,6 +171,7 @@ async def suspended_and_cancelled(node: Node) -> Answer:
         execution = await node.start(shell(name, f"setsid sleep {mark} & sleep {mark}"))
         ending = asyncio.create_task(execution.ended())
         await until(lambda mark=mark: len(processes_with(f"sleep\0{mark}")) == 2, "both sleep")  # type: ignore[misc]
+        await asyncio.sleep(0)
         if is_stopped:
             await execution.suspend()
         ending.cancel()
@@ -176,6 +179,38 @@ async def suspended_and_cancelled(node: Node) -> Answer:
         answer[name] = {"cancelled": ending.cancelled(), "left": processes_with(f"sleep\0{mark}")}
     answer["scratch"] = os.listdir(node.folder / "scratch")
     return answer
+
+
+@scenario
+async def cancelled_at_once(node: Node) -> Answer:
+    """Jobs whose start is cancelled, at every moment of it; then as many as may have processes at a time."""
+    mark = f"9{os.getpid()}5"
+    started = 0
+    for number in range(40):
+        starting = asyncio.create_task(node.start(command(f"start{number}", "sleep", mark)))
+        await asyncio.sleep(number * 0.0002)
+        starting.cancel()
+        await asyncio.wait({starting})
+        if not starting.cancelled():
+            started += 1
+            ending = asyncio.create_task(starting.result().ended())
+            await asyncio.sleep(0)
+            ending.cancel()
+            await asyncio.wait({ending})
+    left, scratch = processes_with(f"sleep\0{mark}"), os.listdir(node.folder / "scratch")
+    most = [await node.start(command(f"many{number}", "sleep", "60")) for number in range(JOB_USERS)]
+    try:
+        await node.start(command("one-more", "true"))
+        refused = ""
+    except Exhausted as error:
+        refused = str(error)
+    endings = [asyncio.create_task(each.ended()) for each in most]
+    await asyncio.sleep(0)
+    for each in endings:
+        each.cancel()
+    await asyncio.wait(endings)
+    after = told(await node.run(shell("after", "echo here")))
+    return {"left": left, "scratch": scratch, "refused": refused, "after": after, "started": started}
 
 
 @scenario

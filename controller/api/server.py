@@ -56,6 +56,7 @@ def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
             illumination_ratio=float(illumination_ratio[index]),
             blackout=emulation.blackout_of(node.name),
             down=emulation.down_of(node.name),
+            program=_program_message(emulation, node.name),
             ground_link_bytes=0 if node.role is Role.SATELLITE else emulation.ground_bytes(node.name),
         )
         for index, (node, handle) in enumerate(zip(timeline.nodes, emulation.handles, strict=False))
@@ -93,6 +94,16 @@ def run_status(emulation: Emulation, out_dir: Path) -> controller_pb2.RunStatus:
         time_scale=emulation.scenario.time_scale,
         paused=emulation.paused,
         overrides=override_messages(emulation),
+    )
+
+
+def _program_message(emulation: Emulation, node: str) -> controller_pb2.ProgramStatus | None:
+    """What a node runs of the user's; None if nothing."""
+    program = emulation.programs.get(node)
+    if program is None:
+        return None
+    return controller_pb2.ProgramStatus(
+        image=program.image, running=program.is_running, exit_status=program.exit_status, reason=program.reason
     )
 
 

@@ -297,6 +297,15 @@ def status(run_id: str | None, as_json: bool) -> None:
     for node in told.nodes:
         if node.role == "satellite" and (node.down or node.blackout):
             out.print(node.down or node.blackout, markup=False)
+    hosts = [node for node in told.nodes if node.HasField("program")]
+    if hosts:
+        running = sum(node.program.running for node in hosts)
+        out.print(f"programs: {running} of {len(hosts)} run", markup=False)
+    for node in hosts:
+        if not node.program.running:
+            why = f" ({node.program.reason})" if node.program.reason else ""
+            status = f"has ended with exit status {node.program.exit_status}{why}"
+            out.print(f"{node.name}: its program ({node.program.image}) {status}", markup=False)
     table(("Ground node", "Role", "Address", "Links", "Blackout or down"), _ground_rows(ground))
     rows = [
         (f"{p.a} – {p.b}", _rtt(p.commanded_rtt_us), _rtt(p.measured_rtt_us)) for p in told.probes
@@ -318,8 +327,12 @@ def _rtt(rtt_us: int) -> str:
 @click.argument("node")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--run", "run_id", help="The run's id, when several are up.")
-def exec_(node: str, command: tuple[str, ...], run_id: str | None) -> None:
-    """Run a command in a node: skyrack exec NODE -- COMMAND…. Its exit status is the command's."""
+@click.option("--agent", "of_agent", is_flag=True, help="Where the node runs an image of yours: beside the agent.")
+def exec_(node: str, command: tuple[str, ...], run_id: str | None, of_agent: bool) -> None:
+    """Run a command in a node: skyrack exec NODE -- COMMAND…. Its exit status is the command's.
+
+    In a node that runs an image of yours, the command is one of that image's.
+    """
     from controller.cli.runs_of import live_with, the_run
     from controller.runs import MACHINE
     from controller.runtime.choose import open_runtime
@@ -332,7 +345,7 @@ def exec_(node: str, command: tuple[str, ...], run_id: str | None) -> None:
         near = difflib.get_close_matches(node, sorted(nodes), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else " (`skyrack status` lists them)"
         raise InputError(f"there is no node {node!r} in run {place.run_id}{hint}")
-    sys.exit(runtime.exec(place.run_id, node, command))
+    sys.exit(runtime.exec(place.run_id, node, command, of_agent=of_agent))
 
 
 @click.command()

@@ -108,13 +108,12 @@ class Sight:
             timeline.links.b[state.sky.link] == self.nodes[via]
         )
         planned = replace(state, usable=state.usable | of_via)
-        resources = run.scenario.resources
         candidates = tuple(
             Candidate(
                 name=node.name,
                 is_ground=node.role is not Role.SATELLITE,
-                memory_bytes=resources.memory_bytes,
-                cpu_cores=resources.cpu_limit,
+                memory_bytes=run.scenario.resources_of(node.name).memory_bytes,
+                cpu_cores=run.scenario.resources_of(node.name).cpu_limit,
                 jurisdiction=self.jurisdiction_of.get(node.name, ""),
                 plane=self._plane_of.get(node.name, ""),
                 lack=run.down_of(node.name) or run.blackout_of(node.name),

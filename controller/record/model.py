@@ -25,6 +25,8 @@ EventKind = Literal[
     "workload",  # the fields of WorkloadResult
     "load",  # the fields of LoadResult
     "node-lost",  # node, reason: its process has ended
+    "program-started",  # node, image, image_id: an image of the user's
+    "program-ended",  # node, image, exit_status, reason, last_words
     "runtime-away",  # reason: what the nodes live in does not answer
     "runtime-back",
     "drift-repaired",  # directions: found while the sky stood, when no step counts them

@@ -10,6 +10,8 @@ FIRST_JOB_UID = 10100
 CONTROL_DIR = "/run/skyrack"
 STORE_DIR = "/var/lib/skyrack"
 AGENT_PORT = 7070
+ENDPOINT = "127.0.0.1:7071"
+"""Where programs in a node are told of the sky."""
 
 
 def agent_arguments(spec: NodeSpec, *, as_root: bool) -> list[str]:
@@ -28,6 +30,7 @@ def agent_arguments(spec: NodeSpec, *, as_root: bool) -> list[str]:
         *("--address", spec.address),
         *("--port", str(AGENT_PORT)),
         *("--control-socket", f"{CONTROL_DIR}/control.sock"),
+        *("--endpoint", ENDPOINT),
         *("--store", STORE_DIR),
         *("--store-bytes", str(spec.store_bytes)),
         *(("--jurisdiction", spec.jurisdiction) if spec.jurisdiction else ()),

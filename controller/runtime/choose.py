@@ -8,7 +8,8 @@ from typing import NamedTuple
 from controller.errors import InputError
 from controller.owner import is_machine_root, outer_uid
 from controller.runtime.contract import Runtime
-from controller.runtime.docker import DockerRuntime, EngineError, ask_engine
+from controller.runtime.docker import DockerRuntime
+from controller.runtime.engine import EngineError, ask_engine
 from controller.runtime.namespace import NamespaceRuntime
 
 REQUESTS = ("auto", "docker", "namespace")

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+
+@dataclass(frozen=True)
+class ProgramSpec:
+    """What a node runs of the user's beside the agent: an image as it is, with limits of its own."""
+
+    image: str  # as Docker names it
+    command: tuple[str, ...]  # in place of the image's own entry point and command; empty: those
+    environment: tuple[tuple[str, str], ...]
+    memory_bytes: int
+    cpu_limit: float  # cores
+    pids_limit: int
+
+
+@dataclass(frozen=True)
+class ProgramState:
+    """How it is with a node's program."""
+
+    image: str
+    image_id: str  # "sha256:…": what the name stood for
+    is_running: bool
+    exit_status: int = 0  # of one that has ended, as a shell has it
+    reason: str = ""  # of its end, where more is known than that
+    last_words: str = ""  # the end of what it has written, once it has ended
 
 
 @dataclass(frozen=True)
@@ -21,10 +45,11 @@ class NodeSpec:
     control_dir: Path  # host side; the agent makes `control.sock` in it
     store_dir: Path  # host side; the agent's object store and journal
     hosts_file: Path  # host side; becomes /etc/hosts
-    memory_bytes: int
+    memory_bytes: int  # of the agent and its jobs, as the next two
     cpu_limit: float  # cores
     pids_limit: int
     store_bytes: int  # of objects
+    program: ProgramSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -51,14 +76,35 @@ class Runtime(Protocol):
         stays, labelled with the run's id, for `remove`.
         """
 
+    def require_images(self, images: Mapping[str, ProgramSpec], tell: Callable[[str], None]) -> None:
+        """See to it that every image is on this machine, and runs a program; the keys are where the user named them.
+
+        Before: nothing of the run. Tells what takes long. Raises InputError for what can never be, MachineError for an
+        image that is neither here nor to be had.
+        """
+
+    def start_programs(self, specs: Sequence[NodeSpec], on_started: Callable[[int], None]) -> None:
+        """Start the programs of those nodes that have one, several at a time.
+
+        Before: the nodes live, their images are here. After: every program has been started, in its node's network,
+        and no other. Raises and leaves behind as `start`.
+        """
+
+    def programs(self, run_id: str) -> dict[str, ProgramState]:
+        """How it is with the run's programs, by node."""
+
     def engine_version(self) -> str:
         """What the nodes live in, and its version, for the record."""
 
-    def exec(self, run_id: str, node: str, argv: Sequence[str]) -> int:
-        """Run a command in a node that lives, with the caller's stdin, stdout and stderr. Its exit status."""
+    def exec(self, run_id: str, node: str, argv: Sequence[str], *, of_agent: bool = False) -> int:
+        """Run a command in a node that lives, with the caller's stdin, stdout and stderr. Its exit status.
+
+        Where the node has a program of the user's: among what that has, or with `of_agent` what the agent has.
+        Raises SkyrackError for a program that has ended.
+        """
 
     def alive(self, run_id: str) -> set[str]:
-        """Names of the run's nodes that run now."""
+        """Names of the run's nodes that run now, whatever their programs do."""
 
     def remove(self, run_id: str) -> int:
         """Remove every node of the run, running or not, and nothing else. Idempotent. How many there were.

@@ -1,42 +1,46 @@
 """Nodes as Docker containers: no network of their own, no capability but their first process's, a read-only root.
 
-The only file that imports docker.
-
-Everything made here carries the labels `skyrack.run` and `skyrack.node`, and nothing without them is ever touched.
+A node that hosts an image of the user's has a second container, for that (`user_images`). Everything made here carries
+the labels `skyrack.run` and `skyrack.node`, and nothing without them is ever touched.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-import docker
 import docker.errors
-import requests
 from docker.types import LogConfig, Mount
 
 from controller.errors import MachineError, SkyrackError
+from controller.runtime import user_images
 from controller.runtime.agent_command import CONTROL_DIR, NODE_GID, NODE_UID, STORE_DIR, agent_arguments
-from controller.runtime.contract import NodeHandle, NodeSpec
+from controller.runtime.contract import NodeHandle, NodeSpec, ProgramSpec, ProgramState
+from controller.runtime.engine import (
+    CALLS_AT_ONCE,
+    EngineError,
+    connect,
+    engine_errors,
+    image_bytes,
+    is_enough,
+    socket_path,
+)
 from controller.runtime.exec_stream import HijackedExec, open_exec_stream
 from controller.runtime.image import node_image
 
+T = TypeVar("T")
 RUN_LABEL = "skyrack.run"
 NODE_LABEL = "skyrack.node"
-MINIMUM_API_VERSION = (1, 41)  # Docker Engine 20.10
-ENGINE_TIMEOUT_S = 120
-START_THREADS = 8
-REMOVE_THREADS = 8
+PART_LABEL = "skyrack.part"  # of a node: one of these
+AGENT, PROGRAM = "agent", "program"
+THREADS = CALLS_AT_ONCE - 2
 REMOVE_DEADLINE_S = 120.0
 # A request that a killed controller left with the engine may still make a container after it was counted.
 SETTLE_S = 0.5
@@ -44,140 +48,6 @@ RETRY_S = 0.2
 # Of the node's first process, which starts agent and jobs as users of their own, and ends them. They have none.
 FIRST_PROCESS_CAPABILITIES = ["KILL", "SETGID", "SETUID"]
 TMPFS = {"/tmp": "rw,nosuid,nodev,size=64m,mode=1777"}  # noqa: S108  (the container's own)
-
-
-class EngineError(MachineError):
-    """Docker Engine cannot be used: what was found, and the remedy."""
-
-    def __init__(self, found: str, remedy: str) -> None:
-        super().__init__(f"{found}: {remedy}")
-        self.found = found
-        self.remedy = remedy
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What the engine says of itself."""
-
-    version: str
-    api_version: str
-    cgroup_version: str
-    cgroup_driver: str
-    storage_driver: str
-    root_dir: Path
-
-    @property
-    def api_is_enough(self) -> bool:
-        """Whether the engine speaks the oldest API that skyrack is written for."""
-        return _is_enough(self.api_version)
-
-
-def _is_enough(api_version: str) -> bool:
-    return tuple(int(part) for part in api_version.split(".")) >= MINIMUM_API_VERSION
-
-
-def socket_path() -> str:
-    """The engine's Unix socket. Raises EngineError when DOCKER_HOST names another machine."""
-    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-    scheme, _, path = host.partition("://")
-    if scheme != "unix":
-        raise EngineError(
-            f"DOCKER_HOST is {host}, but nodes share folders and network namespaces with this machine",
-            "unset DOCKER_HOST, or set it to unix:///var/run/docker.sock",
-        )
-    return path
-
-
-def engine_is_there() -> bool:
-    """Whether this machine has an engine, though it may not run. Raises EngineError as `socket_path` does."""
-    return Path(socket_path()).exists() or shutil.which("dockerd") is not None
-
-
-def _require_listener(path: str) -> None:
-    """Knock at the engine's socket. Raises EngineError, by the kernel's own answer."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
-        door.settimeout(ENGINE_TIMEOUT_S)
-        try:
-            door.connect(path)
-        except PermissionError as error:
-            raise EngineError(f"no permission to use Docker ({path})", "run as root, through sudo") from error
-        except OSError as error:
-            raise EngineError(
-                f"Docker Engine does not run (nobody answers at {path})", "run `make setup`, or start it"
-            ) from error
-
-
-def _unusable(error: Exception) -> EngineError:
-    """An engine that does not answer as one, or has ended meanwhile."""
-    try:
-        _require_listener(socket_path())
-    except EngineError as ended:
-        return ended
-    if isinstance(error, requests.Timeout):
-        return EngineError(f"Docker Engine ({socket_path()}) has not answered for {ENGINE_TIMEOUT_S} s", "restart it")
-    return EngineError(f"Docker Engine ({socket_path()}) cannot be used ({error})", "restart it, or run `make setup`")
-
-
-@contextmanager
-def engine_errors(doing: str) -> Iterator[None]:
-    """Turn what docker-py raises into one clear error. `doing` completes "Docker could not …"."""
-    try:
-        yield
-    except docker.errors.APIError as error:
-        raise SkyrackError(f"Docker could not {doing}: {error.explanation or error}") from error
-    except docker.errors.BuildError as error:
-        last_words = "".join(entry.get("stream", "") for entry in error.build_log)[-2000:]
-        raise SkyrackError(f"Docker could not {doing}: {error.msg}\n{last_words}") from error
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        raise _unusable(error) from error
-
-
-def connect() -> docker.DockerClient:
-    """A client of this machine's engine, safe to use from several threads. Raises EngineError."""
-    path = socket_path()
-    _require_listener(path)
-    try:
-        return docker.DockerClient(
-            base_url=f"unix://{path}",
-            version="auto",
-            timeout=ENGINE_TIMEOUT_S,
-            max_pool_size=max(START_THREADS, REMOVE_THREADS) + 2,
-        )
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        raise _unusable(error) from error
-
-
-def ask_engine() -> Engine:
-    """What the engine says of itself. Raises MachineError."""
-    client = connect()
-    try:
-        with engine_errors("say what it is"):
-            info = client.info()
-            version = client.version()
-    finally:
-        client.close()
-    return Engine(
-        version=version["Version"],
-        api_version=version["ApiVersion"],
-        cgroup_version=info.get("CgroupVersion", "1"),
-        cgroup_driver=info["CgroupDriver"],
-        storage_driver=info["Driver"],
-        root_dir=Path(info["DockerRootDir"]),
-    )
-
-
-def image_bytes(image: str) -> int | None:
-    """The size of an image, or None when the engine does not have it. Raises MachineError."""
-    client = connect()
-    try:
-        with engine_errors(f"look for the image {image}"):
-            return int(client.images.get(image).attrs["Size"])
-    except SkyrackError as error:
-        if isinstance(error.__cause__, docker.errors.ImageNotFound):
-            return None
-        raise
-    finally:
-        client.close()
 
 
 class DockerRuntime:
@@ -195,9 +65,10 @@ class DockerRuntime:
         self._client = connect()
         self._starting = threading.Lock()
         self._removed: set[str] = set()
+        self._ended: dict[str, ProgramState] = {}  # programs, by container; none is started twice
         with engine_errors("say its version"):
             spoken = self._client.version()["ApiVersion"]
-        if not _is_enough(spoken):
+        if not is_enough(spoken):
             raise EngineError(f"Docker Engine speaks API {spoken}", "install Docker Engine 20.10 (API 1.41) or newer")
 
     def engine_version(self) -> str:
@@ -209,29 +80,43 @@ class DockerRuntime:
         """Start all nodes, several at a time; see the contract."""
         if image_bytes(self.image) is None:
             raise MachineError(f"the node image {self.image} has not been built: run `make setup`")
-        handles: dict[str, NodeHandle] = {}
-        with self._starting, ThreadPoolExecutor(START_THREADS, thread_name_prefix="node-start") as pool:
-            futures = [pool.submit(self._start_one, spec) for spec in specs]
-            try:
-                for future in as_completed(futures):
-                    handle = future.result()
-                    handles[handle.spec.name] = handle
-                    on_started(len(handles))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return [handles[spec.name] for spec in specs]
+        return self._each(specs, self._start_one, on_started)
 
-    def exec(self, run_id: str, node: str, argv: Sequence[str]) -> int:
+    def require_images(self, images: Mapping[str, ProgramSpec], tell: Callable[[str], None]) -> None:
+        """See to it that every image is here, and names a program; see the contract."""
+        user_images.require_images(self._client, images, tell)
+
+    def start_programs(self, specs: Sequence[NodeSpec], on_started: Callable[[int], None]) -> None:
+        """Start what nodes run of the user's, several at a time; see the contract."""
+        self._each([spec for spec in specs if spec.program is not None], self._start_program, on_started)
+
+    def programs(self, run_id: str) -> dict[str, ProgramState]:
+        """How it is with the run's programs, by node."""
+        found = {}
+        for container_id, labels in self._labels(f"{RUN_LABEL}={run_id}", f"{PART_LABEL}={PROGRAM}").items():
+            state = self._ended.get(container_id) or user_images.state_of(self._client, container_id)
+            if state is not None:
+                found[labels[NODE_LABEL]] = state
+                if not state.is_running:
+                    self._ended[container_id] = state
+        return found
+
+    def exec(self, run_id: str, node: str, argv: Sequence[str], *, of_agent: bool = False) -> int:
         """Run a command in a node, with the caller's terminal if any; see the contract."""
         tty = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
         environment = {"TERM": os.environ.get("TERM", "dumb")} if tty else {}
         api = self._client.api
+        program = None if of_agent else self.programs(run_id).get(node)
+        if program is not None and not program.is_running:
+            raise SkyrackError(
+                f"the program of {node} has ended with exit status {program.exit_status}, and nothing runs beside it: "
+                f"`skyrack exec --agent {node} -- …` runs what the agent has"
+            )
+        part, user = (AGENT, f"{NODE_UID}:{NODE_GID}") if program is None else (PROGRAM, "")  # "": the image's own
         with engine_errors(f"run {argv[0]} in {node}"):
             exec_id = api.exec_create(
-                container_name(run_id, node), list(argv), stdin=True, tty=tty, environment=environment,
-                user=f"{NODE_UID}:{NODE_GID}",
-            )["Id"]  # fmt: skip
+                container_name(run_id, node, part), list(argv), stdin=True, tty=tty, environment=environment, user=user
+            )["Id"]
         request = json.dumps({"Detach": False, "Tty": tty}).encode()
         stream = open_exec_stream(socket_path(), f"/v{api.api_version}/exec/{exec_id}/start", request)
         with HijackedExec(stream, tty) as running:
@@ -240,8 +125,9 @@ class DockerRuntime:
             return int(api.exec_inspect(exec_id)["ExitCode"])
 
     def alive(self, run_id: str) -> set[str]:
-        """Names of the run's nodes that run now."""
-        return {labels[NODE_LABEL] for labels in self._labels(f"{RUN_LABEL}={run_id}", running_only=True).values()}
+        """Names of the run's nodes that run now, whatever their programs do."""
+        agents = self._labels(f"{RUN_LABEL}={run_id}", f"{PART_LABEL}={AGENT}", running_only=True)
+        return {labels[NODE_LABEL] for labels in agents.values()}
 
     def remove(self, run_id: str) -> int:
         """Remove every container of the run, and wait until none is left; see the contract.
@@ -260,15 +146,39 @@ class DockerRuntime:
         """Let the connections to the engine go. What runs stays."""
         self._client.close()
 
-    def _labels(self, label: str, running_only: bool = False) -> dict[str, dict[str, str]]:
-        """The labels of every container that carries a label, by the container's id."""
+    def _labels(self, *wanted: str, running_only: bool = False) -> dict[str, dict[str, str]]:
+        """The labels of every container that carries some labels, by the container's id."""
         with engine_errors("list containers"):
-            found = self._client.api.containers(all=not running_only, filters={"label": [label]})
+            found = self._client.api.containers(all=not running_only, filters={"label": list(wanted)})
         return {container["Id"]: container["Labels"] for container in found}
 
+    def _each(
+        self, specs: Sequence[NodeSpec], start: Callable[[NodeSpec], T], on_started: Callable[[int], None]
+    ) -> list[T]:
+        """Start something of each node, several at a time; what comes of it, in their order."""
+
+        def unless_removed(spec: NodeSpec) -> T:
+            if spec.run_id in self._removed:
+                raise SkyrackError(f"run {spec.run_id} was removed while its nodes were starting")
+            return start(spec)
+
+        with self._starting, ThreadPoolExecutor(THREADS, thread_name_prefix="node-start") as pool:
+            futures = [pool.submit(unless_removed, spec) for spec in specs]
+            try:
+                for count, future in enumerate(as_completed(futures), 1):
+                    future.result()
+                    on_started(count)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [future.result() for future in futures]
+
+    def _start_program(self, spec: NodeSpec) -> None:
+        run_id, node = spec.run_id, spec.name
+        name, agent = (container_name(run_id, node, part) for part in (PROGRAM, AGENT))
+        user_images.start_program(self._client, spec, name, agent, _labels_of(spec, PROGRAM))
+
     def _start_one(self, spec: NodeSpec) -> NodeHandle:
-        if spec.run_id in self._removed:
-            raise SkyrackError(f"run {spec.run_id} was removed while its nodes were starting")
         for folder in (spec.control_dir, spec.store_dir):
             os.chown(folder, NODE_UID, NODE_GID)
         with engine_errors(f"start the node {spec.name}"):
@@ -276,10 +186,10 @@ class DockerRuntime:
             container_id = api.create_container(
                 image=self.image,
                 command=agent_arguments(spec, as_root=True),
-                name=container_name(spec.run_id, spec.name),
+                name=container_name(spec.run_id, spec.name, AGENT),
                 hostname=spec.name,
                 user="0:0",
-                labels={RUN_LABEL: spec.run_id, NODE_LABEL: spec.name},
+                labels=_labels_of(spec, AGENT),
                 host_config=api.create_host_config(
                     network_mode="none",
                     cap_drop=["ALL"],
@@ -313,19 +223,19 @@ class DockerRuntime:
 
     def _remove_all(self, run_id: str) -> int:
         deadline_mono_s = time.monotonic() + REMOVE_DEADLINE_S
-        seen: set[str] = set()
+        nodes: set[str] = set()
         was_empty = False
         refusals: list[str] = []
-        with ThreadPoolExecutor(REMOVE_THREADS, thread_name_prefix="node-remove") as pool:
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="node-remove") as pool:
             while True:
                 present = self._labels(f"{RUN_LABEL}={run_id}")
                 if not present and was_empty:
-                    return len(seen)
+                    return len(nodes)
                 if present and time.monotonic() > deadline_mono_s:
                     why = refusals[0] if refusals else "removal goes on without end"
                     raise SkyrackError(f"Docker did not remove {len(present)} containers of run {run_id}: {why}")
                 was_empty = not present
-                seen |= present.keys()
+                nodes |= {labels[NODE_LABEL] for labels in present.values()}
                 refusals = [refusal for refusal in pool.map(self._remove_one, present) if refusal]
                 time.sleep(SETTLE_S if was_empty else RETRY_S if refusals else 0.0)
 
@@ -344,6 +254,10 @@ class DockerRuntime:
         return None
 
 
-def container_name(run_id: str, node: str) -> str:
-    """What the engine calls a node."""
-    return f"skyrack-{run_id}-{node}"
+def container_name(run_id: str, node: str, part: str) -> str:
+    """What the engine calls a part of a node; no node's name has a dot."""
+    return f"skyrack-{run_id}-{node}" + ("" if part == AGENT else f".{part}")
+
+
+def _labels_of(spec: NodeSpec, part: str) -> dict[str, str]:
+    return {RUN_LABEL: spec.run_id, NODE_LABEL: spec.name, PART_LABEL: part}

@@ -17,17 +17,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.errors import MachineError, SkyrackError
+from controller.errors import InputError, MachineError, SkyrackError
 from controller.owner import is_machine_root
 from controller.processes import all_processes, command_line, start_ticks
 from controller.runtime.agent_command import NODE_GID, NODE_UID, agent_arguments
 from controller.runtime.cgroups import Cgroups, NoCgroupsError
-from controller.runtime.contract import NodeHandle, NodeSpec
+from controller.runtime.contract import NodeHandle, NodeSpec, ProgramSpec, ProgramState
 from controller.runtime.image import PROJECT_ROOT
 
 ZYGOTE = ("-m", "node_agent.zygote")
@@ -125,7 +125,22 @@ class NamespaceRuntime:
         limits = f"cgroup version {self._cgroups.version}" if self._cgroups else "no limits"
         return f"Linux {platform.release()} namespaces, {limits}"
 
-    def exec(self, run_id: str, node: str, argv: Sequence[str]) -> int:
+    def require_images(self, images: Mapping[str, ProgramSpec], tell: Callable[[str], None]) -> None:
+        """Nodes without an engine have none. Raises InputError for the first."""
+        for key, program in images.items():
+            raise InputError(
+                f"{key} = {program.image!r}: nodes of --runtime namespace have no images, but the machine's own "
+                "programs: take --runtime docker, or leave it out"
+            )
+
+    def start_programs(self, specs: Sequence[NodeSpec], on_started: Callable[[int], None]) -> None:
+        """There are none: see `require_images`."""
+
+    def programs(self, run_id: str) -> dict[str, ProgramState]:
+        """None: see `require_images`."""
+        return {}
+
+    def exec(self, run_id: str, node: str, argv: Sequence[str], *, of_agent: bool = False) -> int:
         """Run a command in a node, on the caller's terminal if any; see the contract."""
         born = next((each for each in self._born(run_id) if each.name == node and each.lives), None)
         if born is None:

@@ -12,6 +12,7 @@ from controller.scenario.model import MAX_ISL_PORTS, Constellation, Scenario
 MAX_NODES = 100_000
 MAX_STEPS = 10_000_000
 _MAX_NAME_LENGTH = 48  # of a node, which becomes a host
+_LEAST_OF_A_HOST = {"memory_bytes": 128 * 1024 * 1024, "pids_limit": 64}
 _MAX_UNKNOWN_PAIRS = 5  # of one list: the rest is counted
 
 
@@ -19,7 +20,7 @@ def cross_problems(scenario: Scenario) -> list[str]:
     """All of them, in the order of the tables."""
     return _size_problems(scenario) or _name_problems(scenario) + _isl_problems(scenario) + _cross_isl_problems(
         scenario
-    ) + _fault_problems(scenario) + _probe_problems(scenario)
+    ) + _fault_problems(scenario) + _probe_problems(scenario) + _hosting_problems(scenario)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -177,4 +178,21 @@ def _probe_problems(scenario: Scenario) -> list[str]:
                 problems.append(f"probe[{i}].{side} = {end!r}: no node is called so{nearest(end, names)}")
         if probe.a == probe.b:
             problems.append(f"probe[{i}].b = {probe.b!r}: must be another node than a")
+    return problems
+
+
+def _hosting_problems(scenario: Scenario) -> list[str]:
+    """Images that no satellite hosts, and nodes too small to be halved."""
+    problems = [
+        f"constellation[{i}].image_on = {list(constellation.image_on)}: no satellite of it is called so; there are "
+        f"{', '.join(constellation.satellite_names[:3])}, … (patterns are those of the shell)"
+        for i, constellation in enumerate(scenario.constellations)
+        if constellation.image is not None and not constellation.hosts
+    ]
+    for key, least in _LEAST_OF_A_HOST.items() if scenario.images else ():
+        if getattr(scenario.resources, key) < least:
+            problems.append(
+                f"resources.{key} = {getattr(scenario.resources, key):_}: must be at least {least:_} where nodes host "
+                "an image: half of it is the agent's"
+            )
     return problems

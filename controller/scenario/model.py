@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from controller.scenario.element_file import ElementFile, ElementFileKey
 from controller.scenario.fault_model import Fault
 from controller.scenario.fields import Jurisdiction, LossRatio, MtuBytes, RateBps, Slug, Table
+from controller.scenario.hosting import Hosting
 from controller.scenario.link_model import CrossIsl, IslPolicy, RadioBudget, Rain, isl_ports_needed
 from controller.scenario.omm import OmmSet
 from controller.scenario.tle import TleSet
@@ -79,7 +80,7 @@ class Walker(Table):
         return self.total // self.planes
 
 
-class Constellation(Table):
+class Constellation(Hosting):
     """Satellites that belong together, from a Walker pattern or from element sets."""
 
     name: Slug
@@ -93,6 +94,7 @@ class Constellation(Table):
     isl_ports: int = Field(default=None, ge=0, le=MAX_ISL_PORTS, validate_default=True)
     max_gsl: int = Field(default=4, ge=0, le=64)
     jurisdiction: Jurisdiction | None = None  # the flag state of all its satellites
+    image_on: tuple[str, ...] = Field(default=("*",), strict=False, min_length=1)  # which of its satellites host it
 
     @field_validator("isl_ports", mode="before")
     @classmethod
@@ -110,6 +112,8 @@ class Constellation(Table):
                 "source", "needs exactly one of walker, tle and omm, found {found}",
                 {"found": " and ".join(given) or "none"},
             )  # fmt: skip
+        if self.image is None and self.image_on != ("*",):
+            raise PydanticCustomError("image", "image_on says where an image runs: name the image, or leave it out")
         if self.walker is not None and (self.limit is not None or self.select != ("*",)):
             raise PydanticCustomError("source", "select and limit choose among element sets; walker has total")
         return self
@@ -139,6 +143,13 @@ class Constellation(Table):
                 for slot in range(self.walker.slots)
             )
         return tuple(slug(s.name) or f"{self.name}-{s.catalogue}" for s in self.element_sets)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The satellites that host its image, if it has one."""
+        if self.image is None:
+            return ()
+        return tuple(name for name in self.satellite_names if any(fnmatchcase(name, p) for p in self.image_on))
 
     @property
     def planes(self) -> dict[str, tuple[str, ...]]:
@@ -171,7 +182,7 @@ def _azimuth_and_elevation(point: tuple[float, float]) -> tuple[float, float]:
 HorizonPoint = Annotated[tuple[float, float], Field(strict=False), AfterValidator(_azimuth_and_elevation)]
 
 
-class Ground(Table):
+class Ground(Hosting):
     """A gateway or terminal, on the Earth or close above it."""
 
     name: Slug
@@ -245,6 +256,12 @@ class Resources(Table):
     store_bytes: int = Field(default=2 * 1024**3, ge=1024 * 1024)  # of objects that a node keeps
     root: str = Field(default="/", pattern=r"^/")  # whose programs nodes without an engine have
 
+    @property
+    def half(self) -> Resources:
+        """Of a node that hosts an image: what the agent and its jobs may use, and as much again is for the image."""
+        halves = (self.memory_bytes // 2, self.cpu_limit / 2, self.pids_limit // 2)
+        return self.model_copy(update=dict(zip(("memory_bytes", "cpu_limit", "pids_limit"), halves, strict=True)))
+
 
 class Scenario(Table):
     """A whole scenario: who is in the sky and on the ground, from when, for how long, and what goes wrong."""
@@ -313,6 +330,23 @@ class Scenario(Table):
         of_satellites = {name: c.jurisdiction for c in self.constellations for name in c.satellite_names}
         of_all = of_satellites | {ground.name: ground.jurisdiction for ground in self.grounds}
         return {name: code for name, code in of_all.items() if code is not None}
+
+    @cached_property
+    def hostings(self) -> dict[str, Hosting]:
+        """What the nodes that host an image of the user's host, by the node's name."""
+        of_satellites = {name: constellation for constellation in self.constellations for name in constellation.hosts}
+        return of_satellites | {ground.name: ground for ground in self.grounds if ground.image is not None}
+
+    @property
+    def images(self) -> dict[str, Hosting]:
+        """Every image that nodes host, by its key in the file."""
+        tables: dict[str, Hosting] = {f"constellation[{i}].image": c for i, c in enumerate(self.constellations)}
+        tables |= {f"ground[{i}].image": ground for i, ground in enumerate(self.grounds)}
+        return {key: table for key, table in tables.items() if table.image is not None}
+
+    def resources_of(self, node: str) -> Resources:
+        """What a node's agent and its jobs may use."""
+        return self.resources.half if node in self.hostings else self.resources
 
     @property
     def planes(self) -> dict[str, tuple[str, ...]]:

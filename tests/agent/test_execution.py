@@ -96,6 +96,14 @@ def test_a_suspended_job_can_be_cancelled(folder: Path, apart: bool) -> None:
     assert answer["scratch"] == []
 
 
+def test_a_start_may_be_cancelled_at_any_moment(folder: Path, apart: bool) -> None:
+    """Nothing runs or lies there of it, no user is lost: 64 jobs may have processes after that, and not one more."""
+    answer = executed("cancelled_at_once", folder, apart=apart)
+    assert answer["left"] == answer["scratch"] == []
+    assert answer["refused"].startswith("64 jobs have processes here already")
+    assert answer["after"]["stdout"] == "here\n"
+
+
 def test_a_job_goes_on_from_its_checkpoint(folder: Path, apart: bool) -> None:
     """Checkpoints are kept while it runs and when it is suspended; the next attempt finds the last one."""
     answer = executed("checkpoints", folder, apart=apart)

@@ -32,7 +32,7 @@ from node_agent.identity import ROLES
 from node_agent.wire import DATA_PORT
 from protos.skyrack.v1 import jobs_pb2, node_pb2, node_pb2_grpc, objects_pb2
 from protos.skyrack.v1.jobs_pb2 import JOB_STATE_RUNNING, JOB_STATE_SUCCEEDED, JOB_STATE_WAITING_CONTACT, JobSpec
-from tests.agent.fleet import DataPlane, Fleet, until
+from tests.agent.fleet import DataPlane, Fleet, object_name, until
 from tests.agent.identities import RUN_ID, ClientIdentity, identity
 from tests.agent.test_courier import seen, shell, states
 
@@ -387,6 +387,25 @@ async def test_a_denial_is_told_and_outlives_the_agent(fleet: Fleet) -> None:
     assert [(event.kind, event.who, event.what, event.of, event.reason) for event in events] == [
         ("denied", "term", "skyrack.v1.Jobs/Cancel", "theirs", "job theirs is not term's")
     ]
+
+
+async def test_what_a_service_denies_is_told_too(fleet: Fleet) -> None:
+    """An object that may not lie here, and one that may not lie where who asks is: the call, the object, and why."""
+    await fleet.launch("sat", options=("--jurisdiction=CN",))
+    there = await fleet.data_plane("sat", as_name="beijing", jurisdiction="CN")
+    outside = await fleet.data_plane("sat", as_name="nairobi", jurisdiction="KE")
+    chinese, kenyan = (objects_pb2.ObjectTerms(jurisdictions=[code]) for code in ("CN", "KE"))
+    await there.put(object_name(b"here"), b"here", terms=chinese)
+    with pytest.raises(grpc.aio.AioRpcError) as not_here:
+        await there.put(object_name(b"there"), b"there", terms=kenyan)
+    with pytest.raises(grpc.aio.AioRpcError) as not_there:
+        await outside.get(object_name(b"here"))
+    events = await (await fleet.client("sat")).audit()
+    denials = [("beijing", "Put", "", not_here), ("nairobi", "Get", object_name(b"here"), not_there)]
+    for event, (who, call, of, refused) in zip(events, denials, strict=True):
+        assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
+        assert (event.who, event.what, event.of) == (who, f"skyrack.v1.Objects/{call}", of)
+        assert event.reason == refused.value.details()
 
 
 async def test_who_follows_the_audit_hears_of_a_denial(fleet: Fleet) -> None:

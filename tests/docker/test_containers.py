@@ -9,7 +9,8 @@ import pytest
 
 from controller.errors import MachineError, SkyrackError
 from controller.runs import RunPlace
-from controller.runtime.docker import DockerRuntime, connect
+from controller.runtime.docker import DockerRuntime
+from controller.runtime.engine import connect
 from tests.runtimes.test_contract import MEMORY_BYTES, PIDS_LIMIT, ignore, specs_of
 
 

@@ -13,6 +13,7 @@ from tests.agent.test_execution import (  # noqa: F401 — the same, with users 
     test_a_job_goes_on_from_its_checkpoint,
     test_a_job_has_the_network_only_if_it_asks,
     test_a_killed_agents_job_ends_and_its_checkpoint_is_rescued,
+    test_a_start_may_be_cancelled_at_any_moment,
     test_a_suspended_job_can_be_cancelled,
     test_a_suspended_job_stands_still_and_its_time_too,
     test_each_limit_holds_and_is_told,
@@ -68,5 +69,7 @@ def test_a_job_spoils_the_node_for_no_other(folder: Path) -> None:
     assert answer["spoiler"]["stdout"] == "No space left on device\nNo space left on device\nTrue\n"
     assert answer["after"] == {"/tmp": [], "/dev/shm": []}  # noqa: S108
     assert answer["shared"] == 0
-    assert answer["bomber"]["stdout"] == f"{PROCESSES - 1} Resource temporarily unavailable\n"
+    count, _, why = answer["bomber"]["stdout"].partition(" ")
+    assert why == "Resource temporarily unavailable\n"
+    assert PROCESSES - 4 < int(count) < PROCESSES, "one that has just ended may count for a moment longer"
     assert answer["processes"] == 2, "the first process and the agent"

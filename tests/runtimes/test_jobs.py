@@ -20,7 +20,7 @@ from tests.runtimes.test_contract import DEADLINE_S, executed, ignore, specs_of
 LOOK = """
 import json, os, socket
 seen = {"uid": os.getuid(), "groups": os.getgroups()}
-for path in ("objects", "jobs", "logs", "scratch", "lock"):
+for path in ("objects", "logs", "scratch", "lock", "identity", "identity/credentials.pem", "journal.db"):
     path = "/var/lib/skyrack/" + path
     try:
         os.listdir(path) if os.path.isdir(path) else open(path).close()

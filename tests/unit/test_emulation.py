@@ -24,6 +24,7 @@ from controller.fabric.plan import DARK, ShapingPlan
 from controller.faults import FaultSchedule
 from controller.jobs.forecast import Forecast
 from controller.links.routes import RouteChanges
+from controller.outlook import Outlook
 from controller.overlay import Overlay
 from controller.record.model import Event, Manifest
 from controller.record.read import RunRecord, read_record
@@ -128,7 +129,7 @@ def emulation_of(
         emulation = Emulation(scenario, schedule, place, runtime, ShaperChoice("none", ""), recorder, notebook)
         bare = cast(Any, emulation)
         bare._panel = bare._shaper = bare._routes = bare.probing = notebook
-        bare._feed = SkyFeed({}, Forecast(bare.schedule, lambda: bare.state))
+        bare._feed = SkyFeed({}, Forecast(bare.schedule, lambda: bare.state), Outlook(sky, time_scale, {}))
         if lit:
             bare._apply(schedule.change(None, emulation.state))
         yield emulation, notebook

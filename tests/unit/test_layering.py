@@ -12,13 +12,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PURE_ROOMS = (
     "orbit", "links", "scenario", "timeline", "columns", "faults", "planner", "expand", "schedule", "explain",
-    "timeline_checks", "timeline_format", "jobs.contact_graph", "jobs.placement", "jobs.policies",
+    "outlook", "timeline_checks", "timeline_format", "jobs.contact_graph", "jobs.placement", "jobs.policies",
 )  # fmt: skip
 PURE_LIBRARIES = {"numpy", "scipy", "sgp4", "pydantic", "pydantic_core"}
 PURE_FORBIDDEN_STDLIB = {"socket", "asyncio", "subprocess", "threading", "time", "select", "signal", "multiprocessing"}
 OWNERS = {
     "cryptography": ("controller/authority.py", "node_agent/identity.py", "node_agent/sealing.py"),
-    "docker": ("controller/runtime/docker.py",),
+    "docker": tuple(f"controller/runtime/{file}.py" for file in ("docker", "engine", "user_images")),
     "sgp4": ("controller/orbit/",),
     "grpc": ("controller/api/", "controller/agents.py", "node_agent/"),
     "wasmtime": ("node_agent/wasm.py",),

@@ -49,6 +49,7 @@ class NodeStatus(_message.Message):
     BLACKOUT_FIELD_NUMBER: _builtins.int
     DOWN_FIELD_NUMBER: _builtins.int
     GROUND_LINK_BYTES_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: _builtins.str
     address: _builtins.str
@@ -62,6 +63,10 @@ class NodeStatus(_message.Message):
     """Since when and why, when the node is down: it is lost, has left the sky, or a fault has put it down."""
     ground_link_bytes: _builtins.int
     """Of a node on the ground: bytes that have crossed its links so far, both ways, headers included."""
+    @_builtins.property
+    def program(self) -> Global___ProgramStatus:
+        """Of a node with an image of the user's."""
+
     def __init__(
         self,
         *,
@@ -74,14 +79,46 @@ class NodeStatus(_message.Message):
         blackout: _builtins.str = ...,
         down: _builtins.str = ...,
         ground_link_bytes: _builtins.int = ...,
+        program: Global___ProgramStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "blackout", b"blackout", "down", b"down", "ground_link_bytes", b"ground_link_bytes", "handle", b"handle", "illumination_ratio", b"illumination_ratio", "links_up", b"links_up", "name", b"name", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "blackout", b"blackout", "down", b"down", "ground_link_bytes", b"ground_link_bytes", "handle", b"handle", "illumination_ratio", b"illumination_ratio", "links_up", b"links_up", "name", b"name", "program", b"program", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
+
+@_typing.final
+class ProgramStatus(_message.Message):
+    """What runs of the user's in a node, beside the agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    EXIT_STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    running: _builtins.bool
+    exit_status: _builtins.int
+    """Once it has ended: how, as a shell has it, and why, if more is known than that."""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        image: _builtins.str = ...,
+        running: _builtins.bool = ...,
+        exit_status: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_status", b"exit_status", "image", b"image", "reason", b"reason", "running", b"running"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProgramStatus: _TypeAlias = ProgramStatus  # noqa: Y015
 
 @_typing.final
 class ProbeStatus(_message.Message):

@@ -219,6 +219,7 @@ class Contact(_message.Message):
     peer: _builtins.str
     start_emu_ns: _builtins.int
     end_emu_ns: _builtins.int
+    """The largest of int64: no end is foreseen."""
     delay_us: _builtins.int
     rate_bps: _builtins.int
     def __init__(
@@ -286,7 +287,9 @@ class Place(_message.Message):
     altitude_m: _builtins.float
     illumination_ratio: _builtins.float
     @_builtins.property
-    def r_ecef_m(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def r_ecef_m(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """None: it tells of the light alone."""
+
     def __init__(
         self,
         *,

@@ -10,7 +10,7 @@ import pytest
 from controller import doctor
 from controller.doctor import Check
 from controller.errors import MachineError
-from controller.runtime.docker import Engine
+from controller.runtime.engine import Engine
 
 
 @pytest.fixture

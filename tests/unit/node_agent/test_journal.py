@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -48,6 +49,13 @@ async def test_what_was_answered_is_read_at_once_and_by_the_next_agent(journal: 
     again.ensure(SCHEMA)
     assert names(again) == ["a", "b"]
     again.close()
+
+
+async def test_nobody_else_reads_it(journal: Journal, tmp_path: Path) -> None:
+    """Jobs know the way to the folder: none of the journal's files is theirs to read."""
+    await journal.write((INSERT, ("a", 1)))
+    modes = {name: stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in os.listdir(tmp_path)}
+    assert modes == dict.fromkeys(("journal.db", "journal.db-wal", "journal.db-shm"), 0o600)
 
 
 async def test_one_write_is_all_or_nothing_and_alone_in_its_error(journal: Journal) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ import pytest
 from controller import runs
 from controller.errors import SkyrackError
 from controller.runs import Roots, RunPlace, list_runs, remove_run, sweep
-from controller.runtime.contract import NodeHandle, NodeSpec
+from controller.runtime.contract import NodeHandle, NodeSpec, ProgramSpec, ProgramState
 
 DEADLINE_S = 20.0
 
@@ -58,7 +58,17 @@ class Nothing:
         """See the contract."""
         return "nothing 1"
 
-    def exec(self, run_id: str, node: str, argv: Sequence[str]) -> int:
+    def require_images(self, images: Mapping[str, ProgramSpec], tell: Callable[[str], None]) -> None:
+        """See the contract."""
+
+    def start_programs(self, specs: Sequence[NodeSpec], on_started: Callable[[int], None]) -> None:
+        """See the contract."""
+
+    def programs(self, run_id: str) -> dict[str, ProgramState]:
+        """See the contract."""
+        return {}
+
+    def exec(self, run_id: str, node: str, argv: Sequence[str], *, of_agent: bool = False) -> int:
         """See the contract."""
         return 127
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from controller.errors import MachineError
-from controller.runtime.docker import DockerRuntime, ask_engine
+from controller.runtime.docker import DockerRuntime
+from controller.runtime.engine import ask_engine
 
 
 def test_no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
