@@ -17,9 +17,12 @@ import pytest
 from controller.errors import InputError, MachineError
 from controller.runtime.contract import ProgramSpec
 from controller.runtime.docker import DockerRuntime
+from controller.runtime.engine import connect
+from deploy.build_image import has_image
 from tests.commands import HERE, wait_until
 from tests.docker.own_images import PORT, own_images
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "images.md"
 NODES = ("ring-p00s00", "ring-p00s03", "quito", "singapore", "manila")
 HOSTS = ("ring-p00s00", *NODES[2:])
 
@@ -239,6 +242,35 @@ def test_the_node_outlives_its_program_and_not_the_other_way_round(images: dict[
     finally:
         run.skyrack("down")
     assert HERE.leftovers(run.run_id) == []
+
+
+@pytest.fixture
+def debian_12(images: dict[str, str]) -> Iterator[None]:
+    """Debian under the name that the documentation has it by, on machines without it."""
+    client = connect()
+    try:
+        is_here = has_image(client, "debian:12")
+        if not is_here:
+            client.images.get(images["debian"]).tag("debian", "12")
+        yield
+        if not is_here:
+            client.images.remove("debian:12", noprune=True)
+    finally:
+        client.close()
+
+
+@pytest.mark.usefixtures("debian_12")
+def test_the_documented_scenario_works_as_printed(tmp_path: Path) -> None:
+    """docs/images.md: its program says where it is, again and again, and its commands do what they say."""
+    printed = DOCUMENT.read_text().partition("```toml\n")[2].partition("```")[0]
+    run = bring_up(tmp_path, printed)
+    try:
+        name = f"skyrack-{run.run_id}-ring-p00s00.program"
+        wait_until("it says where it is", lambda: HERE.run("docker", "logs", name).count("r_ecef_m") >= 2)
+        assert run.inside("ring-p00s00", "getent", "hosts", "quito").split()[1] == "quito"
+        assert name in HERE.run("docker", "ps", "--filter", "label=skyrack.part=program")
+    finally:
+        run.skyrack("down")
 
 
 def program(image: str, *command: str) -> ProgramSpec:
