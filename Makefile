@@ -42,7 +42,7 @@ venv:
 	@deploy/venv.sh
 
 engine: venv
-	@.venv/bin/python -c 'from controller.runtime.docker import ask_engine; ask_engine()' 2>/dev/null || $(SUDO) deploy/engine.sh
+	@.venv/bin/python -c 'from controller.runtime.engine import ask_engine; ask_engine()' 2>/dev/null || $(SUDO) deploy/engine.sh
 
 image: engine
 	@$(AS_ROOT) .venv/bin/python deploy/build_image.py

@@ -387,9 +387,10 @@ class Emulation:
     # --- parts of start ---
 
     async def _start_programs(self, specs: Sequence[NodeSpec]) -> None:
-        """Start what nodes run of the user's, if any does."""
+        """Start what nodes run of the user's, if any does, with routes to them."""
         hosts = [spec for spec in specs if spec.program is not None]
         if hosts:
+            self.route_to(spec.name for spec in hosts)
             told = partial(self._narrator.progress, "Starting programs", total=len(hosts))
             await asyncio.to_thread(self.runtime.start_programs, hosts, told)
             await self._nodes.look_at_programs(self.t_s)

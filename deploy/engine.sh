@@ -7,7 +7,7 @@ start_deadline_s=60
 log=/var/log/skyrack-dockerd.log
 
 answers() {
-    .venv/bin/python -c 'from controller.runtime.docker import ask_engine; ask_engine()' 2>/dev/null
+    .venv/bin/python -c 'from controller.runtime.engine import ask_engine; ask_engine()' 2>/dev/null
 }
 wait_for_answer() {
     local until=$((SECONDS + start_deadline_s))
@@ -32,7 +32,7 @@ start_by_hand() {
 
 if answers; then exit 0; fi
 if [ "$(id -u)" != 0 ]; then
-    why=$(.venv/bin/python -c 'from controller.runtime.docker import ask_engine; ask_engine()' 2>&1 | tail -n 1) || true
+    why=$(.venv/bin/python -c 'from controller.runtime.engine import ask_engine; ask_engine()' 2>&1 | tail -n 1) || true
     echo "Docker Engine: ${why#*Error: }" >&2
     exit 3
 fi

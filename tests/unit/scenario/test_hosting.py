@@ -12,7 +12,7 @@ ON_GROUND = 'longitude_deg = 116.60\nimage = "registry.example:5000/a/b_c:1.2"\n
 
 
 def test_who_hosts_what() -> None:
-    """A ground node its own, of a constellation all satellites or those that are named; the key tells where it stands."""
+    """A ground node its own, of a constellation all satellites or those that are named; keys tell where it stands."""
     text = changed('name = "sat"', 'name = "sat"\nimage = "of-mine"\nimage_on = ["sat-p00s0*", "sat-p05s10"]')
     scenario = parsed(text.replace("longitude_deg = 116.60", ON_GROUND + 'environment = { A = "b=c" }'))
     assert set(scenario.hostings) == {*(f"sat-p00s{slot:02d}" for slot in range(10)), "sat-p05s10", "beijing"}
