@@ -15,7 +15,17 @@ from typing import Final
 import grpc
 
 from node_agent import wire
-from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound, OutOfRange, PermissionDenied, Refusal
+from node_agent.errors import (
+    AlreadyExists,
+    DataLoss,
+    Exhausted,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    Refusal,
+)
 from node_agent.identity import Credentials
 from node_agent.store import ObjectStore, chunks_of
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
@@ -38,6 +48,8 @@ _REFUSALS: Final[Mapping[grpc.StatusCode, type[Refusal]]] = {
     grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
 }
 
 

@@ -130,9 +130,9 @@ class Checker:
         for name, node in self._ledgers.nodes.items():
             for job_id, entry in node.jobs.items():
                 if not entry.is_final:
-                    yield f"job {job_id} is {_word(entry.job)} at {name}: {entry.job.reason}"
+                    yield f"job {job_id} is {_word(entry.job)} at {name}: {entry.job.reason}{self._told(job_id)}"
                 elif entry.is_due_back:
-                    yield f"job {job_id}: its result is still to be brought back from {name}"
+                    yield f"job {job_id}: its result is still to be brought back from {name}{self._told(job_id)}"
         for job_id, stands in self._ledgers.stands.items():
             if stands not in ("ended", "refused"):
                 yield f"job {job_id} stands {stands!r} in the controller's journal"
@@ -226,7 +226,12 @@ class Checker:
         for name, node in self._ledgers.nodes.items():
             if entry := node.jobs.get(job_id):
                 path = " → ".join(f"{jobs_pb2.JobState.Name(step.state)[10:]} ({step.reason})" for step in entry.job.history)
-                lines.append(f"\n    {name}: attempt {entry.job.attempt}, custodian {entry.job.custodian!r}: {path}")
+                job = entry.job
+                back = ", due back" if entry.is_due_back else ""
+                lines.append(
+                    f"\n    {name}: from {job.submitted_by!r} to {job.custodian!r}, returns to {job.spec.return_to!r}{back}, "
+                    f"attempt {job.attempt}: {path}"
+                )
         for start in (start for start in self._starts if start.job == job_id):
             lines.append(f"\n    {start}")
         return "".join(lines)
