@@ -25,7 +25,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from controller.agents import AgentClient
 from controller.authority import Authority, Subject
 from node_agent import wire
-from node_agent.identity import Credentials, Identity, make_key
+from node_agent.identity import Credentials, Identity, make_key, take_certificate
 from protos.skyrack.v1 import jobs_pb2, objects_pb2, objects_pb2_grpc
 
 ADDRESSES = {"gw": "127.88.0.1", "sat": "127.88.0.2"}
@@ -61,10 +61,23 @@ async def seconds(action: Callable[[], Awaitable[object]]) -> float:
     return time.perf_counter() - started_s
 
 
+class InPlace:
+    """The helpers of somebody whose memory is of no account."""
+
+    async def make_key(self, folder: str, name: str) -> None:
+        """Make the next key."""
+        make_key(Path(folder), name)
+
+    async def take_certificate(
+        self, folder: str, name: str, role: str, certificate_pem: str, authority_pem: str
+    ) -> None:
+        """Put a certificate to use."""
+        take_certificate(Path(folder), name, role, certificate_pem.encode(), authority_pem.encode())
+
+
 async def certified(folder: Path, authority: Authority) -> Credentials:
     """Somebody with a certificate: both ends of the bare stream."""
-    make_key(folder, "bare")
-    credentials = Credentials(folder, Identity("bare", "gateway", BARE_ADDRESS))
+    credentials = Credentials(folder / "bare", Identity("bare", "gateway", BARE_ADDRESS), InPlace())
     request_pem = await credentials.request(renew=False)
     issued = authority.issue(request_pem, Subject("bare", "gateway", BARE_ADDRESS), datetime.datetime.now(datetime.UTC))
     await credentials.accept(issued.certificate_pem, authority.pem)

@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,7 @@ RATE_BPS = 20_000_000
 DELAY_US = 10_000
 DARK_S = (0.5, 8.0)
 LIT_S = (2.0, 4.0)
+LOOK_S = 0.02
 SEED = 1
 HEADERS_RATIO = 1.06  # of Ethernet, IP, TCP, TLS and HTTP/2, and of what acknowledges
 SAT, GW = "geo-p00s00", "gw"
@@ -68,34 +70,51 @@ async def transfer_s(emulation: Emulation, job_id: str) -> float:
     return time.monotonic() - began_mono_s
 
 
-async def blackouts(emulation: Emulation) -> float:
-    """Ten of them; how many seconds in all."""
+@dataclass(frozen=True)
+class Blackout:
+    """One, as it was."""
+
+    dark_s: float
+    resumed_s: float  # after its end, until data flows again
+
+
+async def blackouts(emulation: Emulation) -> list[Blackout]:
+    """Ten of them."""
     overlay, rng = Overlay(emulation), np.random.default_rng(SEED)
-    dark_s = 0.0
+    found = []
     for _ in range(N_BLACKOUT):
         await asyncio.sleep(rng.uniform(*LIT_S))
         fault = overlay.inject(Fault(kind="blackout", target=GW, at_s=emulation.t_s, mode="silent"))
         began_mono_s = time.monotonic()
         await asyncio.sleep(rng.uniform(*DARK_S))
         overlay.clear(fault)
-        dark_s += time.monotonic() - began_mono_s
-    return dark_s
+        lit_mono_s, before_bytes = time.monotonic(), emulation.ground_bytes(SAT)
+        while emulation.ground_bytes(SAT) < before_bytes + CHUNK_BYTES:  # noqa: ASYNC110 — the kernel counts
+            await asyncio.sleep(LOOK_S)
+        flows_s = CHUNK_BYTES * 8 / RATE_BPS
+        found.append(Blackout(lit_mono_s - began_mono_s, time.monotonic() - lit_mono_s - flows_s))
+    return found
 
 
 async def measure(emulation: Emulation) -> Sequence[WorkloadResult]:
     """All figures."""
     Overlay(emulation).set_link(GW, SAT, LinkOverride(delay_us=DELAY_US, rate_bps=RATE_BPS))
     lit_s = await transfer_s(emulation, "lit")
-    before_bytes = emulation.ground_bytes(GW)
+    before_bytes = emulation.ground_bytes(SAT)
     dark = asyncio.create_task(blackouts(emulation))
     took_s = await transfer_s(emulation, "dark")
     assert dark.done(), "the transfer was over before all blackouts were"
-    crossed_bytes = emulation.ground_bytes(GW) - before_bytes
+    arrived_bytes = emulation.ground_bytes(SAT) - before_bytes
+    dark_s = sum(each.dark_s for each in dark.result())
+    for each in dark.result():
+        print(f"    dark for {each.dark_s:.2f} s, data flows {each.resumed_s:.2f} s after it")
     figure("100 MB at 20 Mbit/s without a blackout", lit_s, "s", more=f"wire: {SIZE_BYTES * 8 / RATE_BPS:.0f} s")
-    figure("through ten blackouts, link-up time alone", took_s - dark.result(), "s", more=f"dark {dark.result():.0f} s")
-    figure("ratio", (took_s - dark.result()) / lit_s, "", at_most=1.05)
+    figure("through ten blackouts, link-up time alone", took_s - dark_s, "s", more=f"dark {dark_s:.0f} s")
+    figure("ratio", (took_s - dark_s) / lit_s, "", at_most=1.05)
     most_bytes = SIZE_BYTES * HEADERS_RATIO + N_BLACKOUT * CHUNK_BYTES
-    figure("sent into the link", crossed_bytes / 1e6, "MB", at_most=round(most_bytes / 1e6, 1))
+    figure(
+        "arrived over the link, acknowledgements with it", arrived_bytes / 1e6, "MB", at_most=round(most_bytes / 1e6, 1)
+    )
     emulation.request_stop()
     return []
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
+import google_crc32c
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -343,7 +344,7 @@ class AgentClient:
             header = objects_pb2.PutRequest.Header(object=name, size_bytes=size_bytes, offset_bytes=committed_bytes)
             yield objects_pb2.PutRequest(header=header)
             async for chunk in chunks(committed_bytes):
-                yield objects_pb2.PutRequest(chunk=chunk)
+                yield objects_pb2.PutRequest(chunk=chunk, crc32c=google_crc32c.value(chunk))
 
         return await self.put(requests())
 

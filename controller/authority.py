@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from controller.errors import SkyrackError
+from controller.runtime.contract import NodeSpec
 
 LIFETIME = datetime.timedelta(hours=24)
 MARGIN = datetime.timedelta(minutes=5)
@@ -40,20 +41,25 @@ class Subject:
     address: str  # IPv4, in the emulated network
     jurisdiction: str = ""  # ISO 3166-1 alpha-2; empty: none
 
+    @classmethod
+    def of(cls, node: NodeSpec) -> Subject:
+        """As the run has it."""
+        return cls(node.name, node.role, node.address, node.jurisdiction)
+
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate, PEM, and when it holds."""
+    """A certificate, PEM, and when it holds: from MARGIN before it was issued."""
 
     certificate_pem: bytes
     serial: int
-    not_before_utc: datetime.datetime
+    issued_utc: datetime.datetime
     not_after_utc: datetime.datetime
 
     def is_due(self, now_utc: datetime.datetime) -> bool:
         """Whether it is to be renewed: two thirds of its time are over, or the clock was set to before it."""
-        lifetime = self.not_after_utc - self.not_before_utc
-        return not self.not_before_utc <= now_utc < self.not_before_utc + lifetime * 2 / 3
+        due_utc = self.issued_utc + (self.not_after_utc - self.issued_utc) * 2 / 3
+        return not self.issued_utc - MARGIN <= now_utc < due_utc
 
 
 class Authority:
@@ -62,6 +68,7 @@ class Authority:
     def __init__(self, run_id: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self._run_id, self._key, self._certificate = run_id, key, certificate
         self.pem = certificate.public_bytes(_PEM)  # its own certificate, which is no secret
+        self.lifetime = LIFETIME
 
     @classmethod
     def of(cls, run_id: str, folder: Path) -> Authority:
@@ -99,13 +106,7 @@ class Authority:
         aside.replace(path)
         return authority
 
-    def issue(
-        self,
-        request_pem: bytes,
-        subject: Subject,
-        now_utc: datetime.datetime,
-        lifetime: datetime.timedelta = LIFETIME,
-    ) -> Issued:
+    def issue(self, request_pem: bytes, subject: Subject, now_utc: datetime.datetime) -> Issued:
         """Certify the key of a signing request as a node's. Raises SkyrackError if the request is not that node's."""
         try:
             request = x509.load_pem_x509_csr(request_pem)
@@ -127,13 +128,13 @@ class Authority:
             ]
         )
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]  # a node is both
-        not_before_utc = (now_utc - MARGIN).replace(microsecond=0)
-        not_after_utc = not_before_utc + MARGIN + lifetime
+        issued_utc = now_utc.replace(microsecond=0)  # a certificate has whole seconds
+        not_after_utc = issued_utc + self.lifetime
         serial = x509.random_serial_number()
         issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
             x509.CertificateBuilder(
-                self._certificate.subject, x509.Name([]), key, serial, not_before_utc, not_after_utc
+                self._certificate.subject, x509.Name([]), key, serial, issued_utc - MARGIN, not_after_utc
             )
             .add_extension(alternatives, critical=True)  # RFC 5280, 4.2.1.6: where there is no other name
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -142,7 +143,7 @@ class Authority:
             .add_extension(issuer_key, critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return Issued(certificate.public_bytes(_PEM), serial, not_before_utc, not_after_utc)
+        return Issued(certificate.public_bytes(_PEM), serial, issued_utc, not_after_utc)
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+from collections import defaultdict
 from collections.abc import Collection
 from functools import cached_property
 from typing import NoReturn
@@ -12,7 +13,6 @@ from controller.agents import AgentClient
 from controller.authority import Authority, Issued, Subject
 from controller.errors import InputError, SkyrackError
 from controller.runs import RunPlace
-from controller.runtime.contract import NodeSpec
 
 LOOK_S = 60.0
 AT_ONCE = 8  # a new key takes a node a tenth of a second of a core
@@ -25,15 +25,21 @@ class Certificates:
     def __init__(self, place: RunPlace) -> None:
         self._place = place
         self._given: dict[str, tuple[AgentClient, Subject, Issued]] = {}
+        self._busy: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # a node waits for one certificate at a time
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def meet(self, spec: NodeSpec, agent: AgentClient, deadline_s: float) -> None:
+    @cached_property
+    def authority(self) -> Authority:
+        """The run's, once the run has its folders."""
+        return Authority.of(self._place.run_id, self._place.authority_dir)
+
+    async def meet(self, agent: AgentClient, subject: Subject, deadline_s: float) -> None:
         """Give an agent that comes up its certificate, and return when other nodes can reach it.
 
         Raises SkyrackError after deadline_s, or when the agent does not take it.
         """
         await agent.wait_ready(deadline_s)
-        await self._give(agent, Subject(spec.name, spec.role, spec.address, spec.jurisdiction))
+        await self._give(agent, subject)
         await agent.wait_ready(deadline_s, data_plane=True)
 
     async def rotate(self, nodes: Collection[str] = ()) -> int:
@@ -59,10 +65,6 @@ class Certificates:
             now_utc = datetime.datetime.now(datetime.UTC)
             await self._renew({node for node, (_, _, issued) in self._given.items() if issued.is_due(now_utc)})
 
-    @cached_property
-    def _authority(self) -> Authority:
-        return Authority.of(self._place.run_id, self._place.authority_dir)
-
     async def _renew(self, nodes: Collection[str]) -> list[SkyrackError]:
         """What kept nodes from being given new ones."""
         agents = {node: self._given[node][:2] for node in nodes}
@@ -74,6 +76,6 @@ class Certificates:
         return [outcome for outcome in outcomes if isinstance(outcome, SkyrackError)]
 
     async def _give(self, agent: AgentClient, subject: Subject, *, renew: bool = False) -> None:
-        async with self._turns:
-            issued = await agent.certify(self._authority, subject, renew=renew)
+        async with self._busy[subject.name], self._turns:
+            issued = await agent.certify(self.authority, subject, renew=renew)
         self._given[subject.name] = agent, subject, issued

@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack
 from enum import StrEnum
 
 from controller.agents import AgentClient
+from controller.authority import Subject
 from controller.certificates import Certificates
 from controller.errors import InputError, SkyrackError
 from controller.fabric.choose import ShaperChoice, open_shaper
@@ -190,7 +191,7 @@ class Emulation:
         self._routes = HostRoutes(panel)
         self._apply(self.schedule.change(None, self._state))
         await self._meet_agents()
-        self._feed = SkyFeed(self.agents, Forecast(self.schedule, lambda: self._state))
+        self._feed = SkyFeed(self.agents, Forecast(self.schedule, lambda: self._state, self.scenario.time_scale))
         self._office = await Office.open(self, self.place.journal_file, self._on_job)
         self._clean_up.push_async_callback(self._office.close)
         handles = {handle.spec.name: handle for handle in self.handles}
@@ -406,7 +407,7 @@ class Emulation:
         async def meet(handle: NodeHandle) -> None:
             agent = AgentClient(handle.spec.control_dir / "control.sock", handle.spec.name)
             self.agents[handle.spec.name] = await self._clean_up.enter_async_context(agent)
-            await self.certificates.meet(handle.spec, agent, AGENT_READY_S)
+            await self.certificates.meet(agent, Subject.of(handle.spec), AGENT_READY_S)
             self._narrator.progress("Agents answering", next(counter), len(self.handles))
 
         await asyncio.gather(*(meet(handle) for handle in self.handles))

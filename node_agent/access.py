@@ -71,7 +71,7 @@ TABLE: Final[dict[str, dict[str, Right]]] = {
         ("skyrack.v1.Node/Audit",              NO,      NO,      NO,      YES),
         ("grpc.health.v1.Health/Check",        YES,     YES,     YES,     YES),
         ("grpc.health.v1.Health/Watch",        YES,     YES,     YES,     YES),
-        ("grpc.health.v1.Health/List",         YES,     YES,     YES,     YES),
+        ("grpc.health.v1.Health/List",         NO,      NO,      NO,      NO),  # gRPC's service lacks it
         ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
                                                YES,     YES,     YES,     YES),
     )
@@ -98,17 +98,15 @@ class Guard(grpc.aio.ServerInterceptor):
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """The guarded method; None for one that is in the table and not served here."""
+    ) -> Handler:
+        """The method, guarded; one that is not served here, too."""
         method = handler_call_details.method.removeprefix("/")
-        if method not in self._guarded:
-            handler = await continuation(handler_call_details)
-            if method not in TABLE:  # not kept: there is no end to what may be asked for
-                return self._guard_of(method, grpc.stream_stream_rpc_method_handler(_answers_nothing))
-            if handler is None:
-                return None
-            self._guarded[method] = self._guard_of(method, handler)
-        return self._guarded[method]
+        guarded = self._guarded.get(method)
+        if guarded is None:
+            guarded = self._guard_of(method, await continuation(handler_call_details) or _UNSERVED)
+            if method in TABLE:  # there is no end to what else may be asked for
+                self._guarded[method] = guarded
+        return guarded
 
     def _guard_of(self, method: str, handler: Handler) -> Handler:
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
@@ -178,5 +176,8 @@ def _job_id(request: Request) -> str:
             return str(request.id)
 
 
-async def _answers_nothing(_: Request, __: Context) -> None:
-    """What stands behind the guard where nothing is served."""
+async def _unserved(_: Request, context: Context) -> None:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this is not served on this plane of this node")
+
+
+_UNSERVED: Final[Handler] = grpc.stream_stream_rpc_method_handler(_unserved)

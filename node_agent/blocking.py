@@ -1,4 +1,4 @@
-"""Blocking work beside the event loop."""
+"""Work that must not be left half done: in a thread beside the event loop, or in the loop itself."""
 
 from __future__ import annotations
 

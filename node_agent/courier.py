@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
+from node_agent.catalog import PUT, for_job
 from node_agent.contact import Contacts
 from node_agent.errors import (
     AlreadyExists,
@@ -30,6 +31,7 @@ from node_agent.errors import (
 )
 from node_agent.ledger import Ledger
 from node_agent.logs import STREAMS, JobLogs, Stream
+from node_agent.outputs import why_kept
 from node_agent.patience import Patience
 from node_agent.peer import Break, Peer
 from node_agent.sky import Sky
@@ -129,6 +131,9 @@ class Courier:
             usage=ended.usage,
             checkpoint_object=ended.checkpoint_object,
         )
+        if not ended.spec.keep_outputs_on_node and why_kept(self._job(job_id).spec, self._node) == PUT:
+            for output in ended.outputs:
+                await self._store.refer(output.object, PUT)
         await self._ledger.advance(job_id, ended.state, ended.reason, result=result)
 
     async def cancel(self, job_id: str) -> str:
@@ -179,7 +184,7 @@ class Courier:
         for output in () if job.spec.keep_outputs_on_node else job.outputs:
             committed_bytes = await peer.committed_bytes(output.object)
             if committed_bytes < output.size_bytes or not output.size_bytes:
-                await peer.put(self._store, output.object, committed_bytes, lambda _: None)
+                await peer.put(self._store, output.object, committed_bytes, lambda _: None, for_job=job.spec.id)
         await peer.give_back(job)
         return True
 
@@ -252,22 +257,21 @@ class Courier:
     async def _fetch_input(self, job_id: str, name: str, peer: Peer) -> None:
         what = f"fetching an input from {peer.node}"
         await self._in_transit(job_id, what)
-        await self._fetch(peer, job_id, name, what)
+        await self._fetch(peer, job_id, name, what, for_job(job_id))
 
-    async def _fetch(self, peer: Peer, job_id: str, name: str, what: str) -> None:
+    async def _fetch(self, peer: Peer, job_id: str, name: str, what: str, why: str) -> None:
         progress = Progress(self._ledger, job_id, what)
 
         def on_received(chunk_bytes: int, done_bytes: int, size_bytes: int) -> None:
             self._ledger.moved(job_id, chunk_bytes)
             progress.at(done_bytes, size_bytes)
 
-        await peer.fetch(self._store, name, on_received)
+        await peer.fetch(self._store, name, on_received, why=why)
 
-    async def _send(self, peer: Peer, job_id: str, name: str, what: str) -> None:
+    async def _send(self, peer: Peer, job_id: str, name: str, what: str, committed_bytes: int) -> None:
         size_bytes = self._store.size_bytes(name)
         if size_bytes is None:
             raise FailedPrecondition(f"{name} has gone from the store of {self._node}")
-        committed_bytes = await peer.committed_bytes(name)
         # Bytes count as moved when they have arrived: an earlier contact's, once this one tells how many they were.
         offered = self._offered.pop((job_id, name), None)
         if offered is not None:
@@ -279,7 +283,9 @@ class Courier:
         self._ledger.note(job_id, reason)
         _log.info("job %s: %s, from byte %d", job_id, reason, committed_bytes)
         progress = Progress(self._ledger, job_id, reason)
-        await peer.put(self._store, name, committed_bytes, lambda done_bytes: progress.at(done_bytes, size_bytes))
+        await peer.put(
+            self._store, name, committed_bytes, lambda done_bytes: progress.at(done_bytes, size_bytes), for_job=job_id
+        )
         self._ledger.moved(job_id, size_bytes - self._offered.pop((job_id, name)))
 
     # --- handing over ---
@@ -287,15 +293,17 @@ class Courier:
     async def _hand_over(self, job_id: str, peer: Peer) -> None:
         """Give a node everything that the job needs, then the job itself."""
         spec = self._job(job_id).spec
-        known = await peer.job(job_id)
+        inputs = own_inputs(spec, self._node)
+        names = [*inputs, *program_objects(spec)]
+        # All in one round trip: it counts after each blackout.
+        stats = asyncio.gather(*map(peer.committed_bytes, names))
+        known, committed_bytes = await asyncio.gather(peer.job(job_id), stats)
         custody = "" if peer.node == spec.on_node else f", which takes it on to {spec.on_node}"
         await self._in_transit(job_id, f"handing over to {peer.node}{custody}")
         if known is None:
-            inputs = own_inputs(spec, self._node)
-            for number, name in enumerate(inputs, 1):
-                await self._send(peer, job_id, name, f"input {number} of {len(inputs)}")
-            for name in program_objects(spec):
-                await self._send(peer, job_id, name, "the program")
+            for number, (name, there_bytes) in enumerate(zip(names, committed_bytes, strict=True), 1):
+                what = f"input {number} of {len(inputs)}" if number <= len(inputs) else "the program"
+                await self._send(peer, job_id, name, what, there_bytes)
         await self._ledger.hand_over(job_id, peer.node)
         await self._mirror(job_id, await peer.submit(self._as_handed_over(spec)))
 
@@ -371,7 +379,8 @@ class Courier:
             for number, output in enumerate(ended.outputs, 1):
                 if self._store.size_bytes(output.object) is None:
                     what = f"fetching output {number} of {len(ended.outputs)} ({output.size_bytes / 1e6:.1f} MB)"
-                    await self._fetch(peer, job_id, output.object, f"{what} from {peer.node}")
+                    why = why_kept(self._job(job_id).spec, self._node)
+                    await self._fetch(peer, job_id, output.object, f"{what} from {peer.node}", why)
                 output.at_node = self._node
         return ended
 

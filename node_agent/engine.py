@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from node_agent.blocking import uninterrupted
-from node_agent.contact import Contacts
+from node_agent.catalog import PUT
 from node_agent.courier import Courier
 from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, InvalidArgument, Refusal
 from node_agent.executor import Executor
@@ -38,6 +38,7 @@ from node_agent.states import (
     runs_here,
 )
 from node_agent.store import ObjectStore
+from node_agent.terms import Terms
 from node_agent.turns import Turn, Turns
 from node_agent.waiting import first_of
 from protos.skyrack.v1 import jobs_pb2
@@ -46,7 +47,6 @@ from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_EXPIRED,
     JOB_STATE_FAILED,
     JOB_STATE_QUEUED,
-    JOB_STATE_RUNNING,
     JOB_STATE_SUCCEEDED,
     JOB_STATE_SUSPENDED,
 )
@@ -55,6 +55,7 @@ _log = logging.getLogger(__name__)
 
 Steps: TypeAlias = Callable[[Record], Coroutine[Any, Any, None]]
 
+_STANDS: Final = FINAL | {JOB_STATE_SUSPENDED}
 _STOP_DEADLINE_S: Final = 1.5
 _INTERRUPT_DEADLINE_S: Final = 10.0
 _EXPIRY_PAUSE_S: Final = 0.1
@@ -84,6 +85,7 @@ class Engine:
         resolver: Resolver,
         executor: Executor,
         logs: JobLogs,
+        courier: Courier,
         sky: Sky,
     ) -> None:
         self._node = node
@@ -93,8 +95,7 @@ class Engine:
         self._ledger = ledger
         self._resolver = resolver
         self._sky = sky
-        self._contacts = Contacts(resolver)
-        self._courier = Courier(node, store, ledger, logs, self._contacts, sky)
+        self._courier = courier
         self._turns = Turns(bounds.slots)
         self._logs = logs
         self._runner = Runner(ledger, executor, bounds.slots)
@@ -122,6 +123,10 @@ class Engine:
                 self._go_on(record)
         for job_id in self._ledger.due_back_ids():
             self._send_back(job_id)
+        for job_id in self._store.jobs():
+            known = self._ledger.find(job_id)
+            if known is not None and known.is_final and not known.due_back:
+                await self._store.release(job_id)
         self._expiring = asyncio.create_task(self._expire_in_time())
 
     async def submit(self, spec: jobs_pb2.JobSpec, submitted_by: str = "") -> jobs_pb2.Job:
@@ -177,6 +182,8 @@ class Engine:
         await self._ledger.sent_back(job_id)
         if task := self._sending.pop(job_id, None):
             task.cancel()
+        if record.is_final:
+            await self._store.release(job_id)
 
     async def job(self, job_id: str) -> jobs_pb2.Job:
         """One job. Raises NotFound."""
@@ -219,7 +226,6 @@ class Engine:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_STOP_DEADLINE_S)
-        await self._contacts.close()
         await self._ledger.close()
 
     # --- what the verbs do, whoever waits for it ---
@@ -299,11 +305,10 @@ class Engine:
         if record.begun and not record.is_final:
             self._runner.make_room_for_stopped(job_id)
         await self._ledger.request_suspend(job_id, suspend=True)
-        if runs_here(record.job.spec, self._node):
-            if self._turns.withdraw(job_id):
-                await self._ledger.advance(job_id, JOB_STATE_SUSPENDED, "suspended before its turn")
-            elif record.job.state == JOB_STATE_RUNNING:
-                await self._told_in(record, FINAL | {JOB_STATE_SUSPENDED})
+        if record.begun:
+            await self._until_stopped(record)
+        elif self._turns.withdraw(job_id):
+            await self._ledger.advance(job_id, JOB_STATE_SUSPENDED, "suspended before its turn")
         return record.told
 
     async def _resume(self, job_id: str) -> jobs_pb2.Job:
@@ -316,14 +321,14 @@ class Engine:
             self._start(job_id, self._live)
         return record.told
 
-    async def _told_in(self, record: Record, states: frozenset[jobs_pb2.JobState.ValueType]) -> None:
-        """Wait until others see it in one of these states, or for too long."""
+    async def _until_stopped(self, record: Record) -> None:
+        """Wait until its program is stopped or has ended, or it is to go on before that; or for too long."""
         try:
             async with asyncio.timeout(_INTERRUPT_DEADLINE_S):
-                while record.told.state not in states:
-                    await record.changed.wait()
+                while record.begun and record.suspend_requested and record.told.state not in _STANDS:
+                    await first_of(record.changed.wait(), record.wished.wait())
         except TimeoutError:
-            _log.error("job %s is still %s", record.job.spec.id, record.told.reason)
+            _log.error("job %s is still not stopped: %s", record.job.spec.id, record.told.reason)
 
     # --- the way back ---
 
@@ -343,6 +348,7 @@ class Engine:
                 self._sky.until(deadline_emu_ns) if deadline_emu_ns else asyncio.Event().wait(),
             )
         await self._ledger.sent_back(job_id)
+        await self._store.release(job_id)
 
     def _sent(self, job_id: str, task: asyncio.Task[None]) -> None:
         if self._sending.get(job_id) is task:
@@ -457,6 +463,10 @@ class Engine:
                 raise FailedPrecondition(f"{each.object} has gone from the store of {self._node}")
         if record.job.state != JOB_STATE_QUEUED:
             self._ledger.advance(spec.id, JOB_STATE_QUEUED, "everything is here")
+        terms = Terms.of(spec.keep)
+        for each in spec.inputs:
+            await self._store.set_terms(each.object, terms)
+            await self._store.refer(each.object, PUT)
         await self._ledger.advance(spec.id, JOB_STATE_SUCCEEDED, f"{len(spec.inputs)} objects are kept")
 
     async def _expire_in_time(self) -> None:

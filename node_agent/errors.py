@@ -3,9 +3,9 @@
 Refusal
 ├── InvalidArgument     what was asked is malformed
 ├── NotFound            no such job, or no such object here
-├── AlreadyExists       the job's id is taken by another spec
+├── AlreadyExists       the job's id is taken by another spec, or the object is here under other terms
+├── PermissionDenied    who asks may not, or this node lies where the terms do not let it
 ├── FailedPrecondition  this agent cannot do that, or something it needs is not here
-├── PermissionDenied    who asks may not, or the node lies where it must not be done
 ├── OutOfRange          an offset past what is committed
 ├── DataLoss            the bytes do not hash to their name
 └── Exhausted           the store is full, or there are as many open jobs as it takes
@@ -27,15 +27,15 @@ class NotFound(Refusal):
 
 
 class AlreadyExists(Refusal):
-    """The job's id is taken by another spec."""
+    """The job's id is taken by another spec, or the object is here under other terms."""
+
+
+class PermissionDenied(Refusal):
+    """Who asks may not, or this node lies where the terms do not let it."""
 
 
 class FailedPrecondition(Refusal):
     """This agent cannot do that, or something it needs is not here."""
-
-
-class PermissionDenied(Refusal):
-    """Who asks may not, or the node lies where it must not be done."""
 
 
 class OutOfRange(Refusal):

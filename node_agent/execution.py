@@ -16,6 +16,7 @@ from pathlib import Path
 
 from node_agent import outputs
 from node_agent.blocking import to_its_end, uninterrupted
+from node_agent.catalog import for_job
 from node_agent.errors import Refusal
 from node_agent.first_process import FirstProcess, Program, ProgramEnd
 from node_agent.kinds import REPORT, Limits
@@ -63,19 +64,19 @@ class Means:
     first: FirstProcess
 
 
-async def clear(first: FirstProcess, scratch: Scratch) -> None:
-    """End what runs of a job, and remove what it has left. Idempotent. Raises OSError."""
-    await first.signal(scratch.tree, signal.SIGKILL)
-    if await to_its_end(scratch.needs_help):
+async def remove(first: FirstProcess, scratch: Scratch) -> None:
+    """Remove what a job has left. Before: nothing of it runs. Idempotent. Raises OSError."""
+    if not await to_its_end(scratch.remove):
         await first.clear(scratch.tree, str(scratch.folder))
-    await to_its_end(scratch.remove)
+        if not await to_its_end(scratch.remove):
+            raise OSError(errno.ENOTEMPTY, "the job's own user cannot remove all of it", str(scratch.folder))
 
 
-async def keep_checkpoint(means: Means, scratch: Scratch) -> str:
+async def keep_checkpoint(means: Means, scratch: Scratch, job_id: str) -> str:
     """Copy a job's checkpoint into the store. Its name there. Raises Exhausted, OSError."""
     fd = await means.first.open(scratch.tree, str(scratch.checkpoint))
     try:
-        name, _ = await means.store.adopt_fd(fd, "its checkpoint")
+        name, _ = await means.store.adopt_fd(fd, "its checkpoint", why=for_job(job_id))
     finally:
         os.close(fd)
     return name
@@ -104,6 +105,12 @@ class Execution:
         self._seen = scratch.seen_checkpoint()
         self._keeping = asyncio.Lock()
         self._program: Program | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of its program, also when that has ended."""
+        assert self._program is not None
+        return self._program.pid
 
     async def begin(self, task: Task) -> None:
         """Start the program. Raises OSError."""
@@ -218,7 +225,7 @@ class Execution:
 
     async def _told(self, end: ProgramEnd, over: str) -> Ended:
         """The end in words, and the outputs in the store."""
-        report = await to_its_end(_report, self._scratch.folder / REPORT)
+        report = await to_its_end(_report, self._scratch.folder / REPORT) if self._spec.wasm_object else _Report()
         stdout, stderr = [self._means.logs.tail(self._spec.id, stream) for stream in STREAMS]
         reason = over or report.reason or _reason(end.returncode, stderr, self._limits)
         kept: list[jobs_pb2.JobOutput] = []
@@ -226,7 +233,8 @@ class Execution:
         try:
             kept = await self._collect()
         except (Refusal, OSError) as no:
-            fits, reason = False, reason if end.returncode or over else f"its outputs cannot be kept: {no}"
+            why = no.strerror if isinstance(no, OSError) else str(no)
+            fits, reason = False, reason if end.returncode or over else f"its outputs cannot be kept: {why}"
         return Ended(
             succeeded=fits and end.returncode == 0 and not over,
             exit_status=end.returncode if end.returncode >= 0 else 128 - end.returncode,
@@ -249,10 +257,10 @@ class Execution:
         return max(self._peak_bytes, end.peak_bytes if is_its_own else 0)
 
     async def _collect(self) -> list[jobs_pb2.JobOutput]:
-        if await to_its_end(outputs.is_empty, self._scratch.outputs):
+        if outputs.is_empty(self._scratch.outputs):  # as a rule told in no time
             return []
         await self._means.first.open_up(self._scratch.tree, str(self._scratch.outputs))
-        return await outputs.collect(self._scratch.outputs, self._means.store, self._means.node)
+        return await outputs.collect(self._scratch.outputs, self._spec, self._means.store, self._means.node)
 
     async def _finish(self, following: asyncio.Task[None]) -> None:
         """Whatever happened: its last checkpoint and its log are kept, and nothing else is left."""
@@ -282,7 +290,7 @@ class Execution:
                 return
             self._seen = seen
             try:
-                await self._on_checkpoint(await keep_checkpoint(self._means, self._scratch))
+                await self._on_checkpoint(await keep_checkpoint(self._means, self._scratch, self._spec.id))
             except (Refusal, OSError) as error:  # the job goes on, the one before stays
                 _log.warning("job %s: its checkpoint is not kept: %s", self._spec.id, error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 import os
+import signal
 from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from node_agent import kinds
 from node_agent.blocking import to_its_end, uninterrupted
 from node_agent.errors import Exhausted, Refusal
-from node_agent.execution import Ended, Execution, Means, OnCheckpoint, clear, keep_checkpoint
+from node_agent.execution import Ended, Execution, Means, OnCheckpoint, keep_checkpoint, remove
 from node_agent.first_process import FirstProcess
 from node_agent.kinds import Limits
 from node_agent.logs import JobLogs
@@ -54,13 +55,13 @@ class Executor:
 
         try:
             if left := self._found(job.spec.id):
-                await clear(self._means.first, left)
+                await self._clear(left)
             laid_out = await to_its_end(kinds.lay_out, job, scratch, self._means.store, self._means.node, limits)
             await written
             execution = Execution(self._means, job.spec, scratch, limits, laid_out.given_bytes, on_checkpoint, leave)
             await uninterrupted(execution.begin(laid_out.task))
         except BaseException:
-            await uninterrupted(leave())
+            await uninterrupted(self._break_off(scratch, number))
             raise
         return execution
 
@@ -73,7 +74,7 @@ class Executor:
         if scratch is None or scratch.seen_checkpoint() is None:
             return None
         try:
-            return await keep_checkpoint(self._means, scratch)
+            return await keep_checkpoint(self._means, scratch, job_id)
         except (Refusal, OSError) as error:
             _log.warning("job %s: its checkpoint is lost: %s", job_id, error)
             return None
@@ -82,11 +83,24 @@ class Executor:
         """End and remove all that jobs have left whose agent was killed. Before: no `start`. Raises OSError."""
         for name in os.listdir(self._folder):
             if scratch := self._found(name):
-                await clear(self._means.first, scratch)
+                await self._clear(scratch)
+
+    async def _clear(self, scratch: Scratch) -> None:
+        """End what runs of a job, and remove what it has left. Raises OSError."""
+        await self._means.first.signal(scratch.tree, signal.SIGKILL)
+        await remove(self._means.first, scratch)
+
+    async def _break_off(self, scratch: Scratch, number: int) -> None:
+        try:
+            await self._means.first.signal(scratch.tree, signal.SIGKILL)
+        except OSError as error:
+            _log.error("job %s: what was begun of it cannot be ended, its user stays: %s", scratch.folder.name, error)
+        else:
+            await self._leave(scratch, number)
 
     async def _leave(self, scratch: Scratch, number: int) -> None:
         try:
-            await clear(self._means.first, scratch)
+            await remove(self._means.first, scratch)
         except OSError as error:
             _log.error("job %s: what it has left stays, its user with it: %s", scratch.folder.name, error)
         else:

@@ -18,6 +18,7 @@ from node_agent.users import Users
 
 _DEADLINE_S = 30.0
 _FULL_S = 0.005
+_AGENT = Tree(None, "")  # no job's
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,17 @@ class FirstProcess:
     async def clear(self, tree: Tree, folder: str) -> None:
         """Remove what is the job's in a folder and in the folders that a node's users share."""
         await self._help(tree, "clear", path=folder)
+
+    async def make_key(self, folder: str, name: str) -> None:
+        """Make a key for the agent; see `identity`."""
+        await self._help(_AGENT, "make key", path=folder, name=name)
+
+    async def take_certificate(
+        self, folder: str, name: str, role: str, certificate_pem: str, authority_pem: str
+    ) -> None:
+        """Put a certificate of the agent's to use; see `identity`."""
+        pems = {"certificate_pem": certificate_pem, "authority_pem": authority_pem}
+        await self._help(_AGENT, "take certificate", path=folder, name=name, role=role, **pems)
 
     async def _help(self, tree: Tree, do: str, **fields: Any) -> tuple[dict[str, Any], int | None]:  # noqa: ANN401
         reply = await self._ask(tree, {"do": do, **fields}, ())

@@ -3,42 +3,33 @@
 `credentials.pem` holds what is in use (the key, its signing request, its certificate and the authority's) in one file:
 whenever the agent is killed, they belong together. `next.pem` holds a key and its request that wait for a certificate.
 
-A key is made in a process of its own, since what that takes would stay in the agent's memory: at the start a fork,
-later `python -m node_agent.identity FOLDER NAME`. All else is done with what Python's own TLS can.
+Keys are made and certificates proven by helpers of the node's first process (`init`), since what that takes would stay
+in the agent's memory; the agent itself only reads these files.
 """
 
 from __future__ import annotations
 
 import asyncio
-import datetime
+import errno
 import os
 import re
 import ssl
-import sys
-import traceback
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from node_agent.blocking import to_its_end
 from node_agent.errors import FailedPrecondition, InvalidArgument
-from node_agent.store import sync_folder
 
 ROLES: Final = ("satellite", "gateway", "terminal")
+MAX_PEM_BYTES: Final = 16 * 1024
 
 _IN_USE, _NEXT, _PROPOSED, _NEW = "credentials.pem", "next.pem", "proposed.pem", "new.pem"
-_MAKE_KEY_DEADLINE_S = 60.0
-_MAX_PEM_BYTES = 16 * 1024
 _HANDSHAKE_TURNS = 3
 _URI: Final = re.compile(
     rf"skyrack://(?P<run>[a-z0-9]+)/(?P<role>{'|'.join(ROLES)})/(?P<name>[a-z0-9_.-]+)"
     r"(?:\?jurisdiction=(?P<jurisdiction>[A-Z]{2}))?"
 )
-
-
-class IdentityError(Exception):
-    """The node has no key, and none can be made. Says where and why."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +39,8 @@ class Identity:
     name: str
     role: str
     address: str
-    jurisdiction: str = ""  # where it lies; empty: nobody says
-    restarts: int = 0  # of its agent, by the node's first process
+    jurisdiction: str = ""  # ISO 3166-1 alpha-2; empty: none
+    restarts: int = 0  # how often its agent was started again
 
 
 @dataclass(frozen=True)
@@ -71,98 +62,82 @@ class Subject:
 class Held:
     """A key, with what belongs to it; all PEM, empty where there is none yet."""
 
-    key_pem: bytes
+    key_pem: bytes = field(repr=False)
     request_pem: bytes
     certificate_pem: bytes = b""
     authority_pem: bytes = b""
-    subject: Subject | None = None
+
+
+class Helpers(Protocol):
+    """Do in processes of their own, for the agent, what this module's functions of the same names do.
+
+    Raise OSError, with EINVAL for a ValueError, and TimeoutError.
+    """
+
+    async def make_key(self, folder: str, name: str) -> None:
+        """Make the next key."""
+
+    async def take_certificate(
+        self, folder: str, name: str, role: str, certificate_pem: str, authority_pem: str
+    ) -> None:
+        """Prove a certificate, and put it to use."""
 
 
 class Credentials:
-    """A node's key and certificate, in a folder that is its alone. Of one event loop; `prepare` comes before."""
+    """A node's key and certificate, in a folder that is its alone. Of one event loop."""
 
-    def __init__(self, folder: Path, identity: Identity) -> None:
-        self._folder, self._identity = folder, identity
+    def __init__(self, folder: Path, identity: Identity, helpers: Helpers) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder, self._identity, self._helpers = folder, identity, helpers
         self._alone = asyncio.Lock()
         self._came = asyncio.Event()
         self.in_use: Held | None = None
         """What new connections have. Another thread may read it at any time."""
-        found = _read(folder / _IN_USE)
-        if found is not None and found.certificate_pem:
-            with suppress(InvalidArgument):  # it has expired, say: the controller will bring another
-                self._use(_certified(folder / _IN_USE, found, identity))
+        self._look()
 
     async def wait(self) -> None:
         """Wait for the first certificate."""
         await self._came.wait()
 
     async def request(self, *, renew: bool) -> bytes:
-        """The signing request, PEM, of the key in use; of a new one when asked for, or where none is in use yet.
+        """The signing request, PEM, of the key in use; of a new key when asked for, or where there is none.
 
         Raises FailedPrecondition when no key can be made.
         """
         async with self._alone:
-            if renew:
-                await _make_key_apart(self._folder, self._identity.name)
-            held = (None if renew else _read(self._folder / _IN_USE)) or _read(self._folder / _NEXT)
+            held = None if renew else _read(self._folder / _IN_USE) or _read(self._folder / _NEXT)
+            if held is None:
+                try:
+                    await self._helpers.make_key(str(self._folder), self._identity.name)
+                except OSError as error:
+                    raise FailedPrecondition(f"no key could be made: {error.strerror or error}") from error
+                held = _read(self._folder / _NEXT)
         if held is None:
-            raise FailedPrecondition(f"the key of {self._identity.name} has gone from its store")
+            raise FailedPrecondition(f"the new key of {self._identity.name} has gone from its store")
         return held.request_pem
 
     async def accept(self, certificate_pem: bytes, authority_pem: bytes) -> None:
         """Use a certificate, and the key that it is of, for all new connections. After: it is on disk, the key it takes
-        the place of is not. Raises InvalidArgument."""
+        the place of is not. Raises InvalidArgument, FailedPrecondition when it cannot be written."""
         for what, pem in (("certificate", certificate_pem), ("authority's certificate", authority_pem)):
-            if len(pem) > _MAX_PEM_BYTES or _only_block(pem, "CERTIFICATE") is None:
+            if len(pem) > MAX_PEM_BYTES or _blocks(pem, "CERTIFICATE") != [pem]:
                 raise InvalidArgument(f"the {what} must be one certificate in PEM")
+        name, role = self._identity.name, self._identity.role
         async with self._alone:
-            self._use(await to_its_end(self._take, certificate_pem, authority_pem))
+            try:
+                await self._helpers.take_certificate(
+                    str(self._folder), name, role, certificate_pem.decode(), authority_pem.decode()
+                )
+            except OSError as error:
+                refusal = InvalidArgument if error.errno == errno.EINVAL else FailedPrecondition
+                raise refusal(f"the certificate does not do for {name}: {error.strerror or error}") from error
+            self._look()
 
-    def _use(self, held: Held) -> None:
-        self.in_use = held
-        self._came.set()
-
-    def _take(self, certificate_pem: bytes, authority_pem: bytes) -> Held:
-        proposed = self._folder / _PROPOSED
-        try:
-            for name in (_NEXT, _IN_USE):
-                key = _read(self._folder / name)
-                if key is not None:
-                    held = Held(key.key_pem, key.request_pem, certificate_pem, authority_pem)
-                    _write(proposed, b"".join((key.key_pem, key.request_pem, certificate_pem, authority_pem)))
-                    if _is_of_key(proposed):
-                        held = _certified(proposed, held, self._identity)
-                        proposed.replace(self._folder / _IN_USE)
-                        sync_folder(self._folder)
-                        (self._folder / _NEXT).unlink(missing_ok=name == _IN_USE)
-                        return held
-        finally:
-            proposed.unlink(missing_ok=True)
-        raise InvalidArgument(f"the certificate is not of a key of {self._identity.name}")
-
-
-def prepare(folder: Path, name: str) -> None:
-    """Have a key, at the agent's start: where there is none, one is made. Before anything has started a thread.
-
-    Raises IdentityError.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for half_done in (_PROPOSED, _NEW):
-        (folder / half_done).unlink(missing_ok=True)
-    if _read(folder / _IN_USE) is not None or _read(folder / _NEXT) is not None:
-        return
-    pid = os.fork()
-    if not pid:
-        status = 1
-        try:
-            make_key(folder, name)
-            status = 0
-        except Exception:  # noqa: BLE001 — whatever it is, it is told, and the fork ends here
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    if os.waitpid(pid, 0)[1]:
-        raise IdentityError(f"no key for {name} could be made in {folder}")
+    def _look(self) -> None:
+        found = _read(self._folder / _IN_USE)
+        if found is not None and found.certificate_pem:
+            self.in_use = found
+            self._came.set()
 
 
 def make_key(folder: Path, name: str) -> None:
@@ -177,67 +152,68 @@ def make_key(folder: Path, name: str) -> None:
     pem = serialization.Encoding.PEM
     key_pem = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     _write(folder / _NEW, key_pem + request.sign(key, hashes.SHA256()).public_bytes(pem))
-    (folder / _NEW).replace(folder / _NEXT)
-    sync_folder(folder)
+    _put(folder / _NEW, folder / _NEXT)
+
+
+def take_certificate(folder: Path, name: str, role: str, certificate_pem: bytes, authority_pem: bytes) -> None:
+    """Put a certificate to use, with the key that it is of, if it does for this node. For a process that ends soon.
+
+    Raises ValueError with why it does not, and OSError.
+    """
+    proposed = folder / _PROPOSED
+    try:
+        for source in (_NEXT, _IN_USE):
+            held = _read(folder / source)
+            if held is not None:
+                _write(proposed, b"".join((held.key_pem, held.request_pem, certificate_pem, authority_pem)))
+                if _is_of_key(proposed):
+                    _prove(proposed, authority_pem, name, role)
+                    _put(proposed, folder / _IN_USE)
+                    (folder / _NEXT).unlink(missing_ok=True)
+                    return
+    finally:
+        proposed.unlink(missing_ok=True)
+    raise ValueError(f"it is not of a key of {name}")
 
 
 def rehearse(folder: Path) -> None:
-    """Make a key and prove a certificate of it once, so that who is forked from here shares the memory it takes."""
+    """Make a key and prove a certificate of it, so that who is forked from here shares the memory that it takes."""
+    import datetime
+
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
 
+    name, role = "rehearsal", ROLES[0]
     folder.mkdir()
-    make_key(folder, "rehearsal")
-    held = _read(folder / _NEXT)
-    assert held is not None
-    key: Any = serialization.load_pem_private_key(held.key_pem, password=None)
-    names = x509.SubjectAlternativeName(
-        [x509.DNSName("rehearsal"), x509.UniformResourceIdentifier("skyrack://none/satellite/rehearsal")]
+    make_key(folder, name)
+    key: Any = serialization.load_pem_private_key((folder / _NEXT).read_bytes(), password=None)
+    names = [x509.DNSName(name), x509.UniformResourceIdentifier(f"skyrack://none/{role}/{name}")]
+    now_utc = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(
+        x509.Name([]), x509.Name([]), key.public_key(), 1, now_utc, now_utc + datetime.timedelta(1)
     )
-    now = datetime.datetime.now(datetime.UTC)
-    own = x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), 1, now, now + datetime.timedelta(1))
-    pem = own.add_extension(names, critical=True).sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    _write(folder / _PROPOSED, held.key_pem + pem)
-    _certified(
-        folder / _PROPOSED, Held(held.key_pem, held.request_pem, pem, pem), Identity("rehearsal", "satellite", "")
-    )
+    own = builder.add_extension(x509.SubjectAlternativeName(names), critical=True).sign(key, hashes.SHA256())
+    pem = own.public_bytes(serialization.Encoding.PEM)
+    take_certificate(folder, name, role, pem, pem)
 
 
-async def _make_key_apart(folder: Path, name: str) -> None:
-    """As `make_key`, in a process of its own. Raises FailedPrecondition."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "node_agent.identity", str(folder), name, stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        _, said = await asyncio.wait_for(process.communicate(), _MAKE_KEY_DEADLINE_S)
-    except TimeoutError:
-        said = f"not within {_MAKE_KEY_DEADLINE_S:.0f} s".encode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise FailedPrecondition(f"no key could be made: {''.join(said.decode(errors='replace').splitlines()[-1:])}")
+def _prove(path: Path, authority_pem: bytes, name: str, role: str) -> None:
+    """Have who trusts the authority greet who has the key and certificate of a file, all in memory.
 
-
-def _certified(path: Path, held: Held, identity: Identity) -> Held:
-    """What is held, with whom it names, if it does for this node: proven by a handshake with itself, in memory.
-
-    `path` holds the key and the certificate. Raises InvalidArgument.
+    Raises ValueError if they do not come together, or the certificate names another.
     """
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         server.load_cert_chain(path)
-        client.load_verify_locations(cadata=held.authority_pem.decode())
-        seen = _seen_by(client, server, identity.name)
+        client.load_verify_locations(cadata=authority_pem.decode())
+        seen = _seen_by(client, server, name)
     except ssl.SSLCertVerificationError as error:
-        raise InvalidArgument(f"the certificate does not do for {identity.name}: {error.verify_message}") from None
-    except (ssl.SSLError, ValueError) as error:
-        raise InvalidArgument(f"the certificate does not do for {identity.name}: {error}") from None
-    uris = [Subject.of(value) for kind, value in seen.get("subjectAltName", ()) if kind == "URI"]
-    if len(uris) != 1 or uris[0] is None or (uris[0].name, uris[0].role) != (identity.name, identity.role):
-        raise InvalidArgument(f"the certificate does not name the {identity.role} {identity.name}")
-    return Held(held.key_pem, held.request_pem, held.certificate_pem, held.authority_pem, uris[0])
+        raise ValueError(error.verify_message) from error
+    except ssl.SSLError as error:
+        raise ValueError(str(error)) from error
+    subjects = [Subject.of(value) for kind, value in seen.get("subjectAltName", ()) if kind == "URI"]
+    if [(subject.name, subject.role) for subject in subjects if subject is not None] != [(name, role)]:
+        raise ValueError(f"it does not name the {role} {name}")
 
 
 def _seen_by(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> dict[str, Any]:
@@ -273,11 +249,6 @@ def _read(path: Path) -> Held | None:
     return Held(keys[0], requests[0], certificates[0], certificates[1])
 
 
-def _only_block(pem: bytes, label: str) -> bytes | None:
-    blocks = _blocks(pem, label)
-    return blocks[0] if len(blocks) == 1 and blocks[0] == pem else None
-
-
 def _blocks(pem: bytes, label: str) -> list[bytes]:
     """RFC 7468."""
     mark = re.escape(label.encode())
@@ -286,7 +257,8 @@ def _blocks(pem: bytes, label: str) -> list[bytes]:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file that nobody else can read, and sync it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, content)
         os.fsync(descriptor)
@@ -294,5 +266,11 @@ def _write(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
-if __name__ == "__main__":
-    make_key(Path(sys.argv[1]), sys.argv[2])
+def _put(aside: Path, path: Path) -> None:
+    """Have a file take the place of another, for good."""
+    aside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

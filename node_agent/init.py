@@ -2,7 +2,8 @@
 
     first process ── agent            a socket between the two; the agent asks, each request brings the socket that
         ├── program of a job          its answers go to
-        └── helper, for a moment      has become a job's user to handle what that job has left
+        └── helper, for a moment      has become a job's user to handle what that job has left, or the agent's to make
+                                      a key
 
 It has imported what the agent needs and *forks* all of them from itself, so that they share memory and none waits for
 Python to start. It has one thread, and of root's privileges three (`users`); the others have none. When it ends, by
@@ -26,9 +27,10 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
-from node_agent import leavings, program, seclusion
+from node_agent import identity, leavings, program, seclusion
 from node_agent.proctree import Tree
 from node_agent.users import Users
 
@@ -229,8 +231,8 @@ class _Init:
             case "signal":
                 tree.signal(request["number"])
                 _answer(reply, {})
-            case helper:
-                self._help(helper, tree, request.get("path", ""), reply)
+            case _:
+                self._help(request, tree, reply)
 
     def _start_program(self, tree: Tree, reply: socket.socket, fds: list[int]) -> None:
         task, stdout, stderr = fds
@@ -247,7 +249,7 @@ class _Init:
         self._running[pid] = _Running(tree, reply.dup())
         _answer(reply, {"pid": pid})
 
-    def _help(self, helper: str, tree: Tree, path: str, reply: socket.socket) -> None:
+    def _help(self, request: dict[str, Any], tree: Tree, reply: socket.socket) -> None:
         if os.fork():
             return
         try:
@@ -255,25 +257,31 @@ class _Init:
             if self._channel:
                 self._channel.close()
             signal.alarm(HELPER_DEADLINE_S)  # nobody else waits for it
-            if self._users is not None and tree.user is not None:
+            if self._users is not None:
                 _become_helper(self._users, tree.user)
-            _answer_with_file(reply, *_helped(helper, tree, path))
-        except OSError as error:
+            _answer_with_file(reply, *_helped(request, tree))
+        except (OSError, ValueError) as error:
             _answer(reply, _error(error))
         finally:
             os._exit(0)
 
 
-def _become_helper(users: Users, user: int) -> None:
-    """Reach what a job's user reaches. To the job's processes this one is the agent, whom they cannot signal."""
+def _become_helper(users: Users, user: int | None) -> None:
+    """Reach what a job's user reaches. To the job's processes this one is the agent, whom they cannot signal.
+
+    With no user, be the agent's.
+    """
     os.setgroups([])
+    if user is None:
+        user = users.agent
     os.setresgid(users.agent, user, users.agent)
     os.setresuid(users.agent, user, users.agent)
 
 
-def _helped(helper: str, tree: Tree, path: str) -> tuple[dict[str, Any], int | None]:
-    """Do a helper's work. Its answer, and perhaps an open file. Raises OSError."""
-    match helper:
+def _helped(request: dict[str, Any], tree: Tree) -> tuple[dict[str, Any], int | None]:
+    """Do a helper's work. Its answer, and perhaps an open file. Raises OSError, ValueError."""
+    path = request["path"]
+    match request["do"]:
         case "measure":
             return {"disk_bytes": leavings.size_bytes(path), "memory_bytes": tree.proportional_bytes()}, None
         case "open up":
@@ -282,6 +290,11 @@ def _helped(helper: str, tree: Tree, path: str) -> tuple[dict[str, Any], int | N
             return {}, leavings.open_file(path)
         case "clear":
             leavings.clear(path, tree.user)
+        case "make key":
+            identity.make_key(Path(path), request["name"])
+        case "take certificate":
+            pems = request["certificate_pem"].encode(), request["authority_pem"].encode()
+            identity.take_certificate(Path(path), request["name"], request["role"], *pems)
     return {}, None
 
 

@@ -125,10 +125,11 @@ class Ledger:
                 # One that was written a moment ago has been told to nobody yet.
                 yield without_streams(record.told) if record and record.told.revision else _job(brief, revision)
 
-    def needs(self, name: str) -> bool:
-        """Whether an open job speaks of this object."""
-        sql = "SELECT 1 FROM job WHERE NOT final AND instr(brief, ?) LIMIT 1"
-        return bool(self._journal.read(sql, (name.encode(),)))
+    def need_of(self, name: str) -> str | None:
+        """The open job that speaks of this object, if one does."""
+        sql = "SELECT id FROM job WHERE NOT final AND instr(brief, ?) LIMIT 1"
+        rows = self._journal.read(sql, (name.encode(),))
+        return f"job {rows[0][0]} is open" if rows else None
 
     def find(self, job_id: str) -> Record | None:
         """One, if it is known."""

@@ -19,25 +19,31 @@ from pathlib import Path
 
 from node_agent import identity, init, wire
 from node_agent.audit import Audit
+from node_agent.contact import Contacts
+from node_agent.courier import Courier
 from node_agent.engine import Bounds, Engine
 from node_agent.errors import Refusal
 from node_agent.executor import Executor
 from node_agent.first_process import FirstProcess
-from node_agent.identity import Credentials, Identity, IdentityError
+from node_agent.identity import Credentials, Identity
 from node_agent.journal import Journal, JournalError
 from node_agent.ledger import Ledger
 from node_agent.logs import JobLogs
 from node_agent.peer import Resolver
+from node_agent.scrub import EVERY_S, Scrubber, from_holders
+from node_agent.sealing import Keys
 from node_agent.server import PlaneError, Planes
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
+from node_agent.transfer import ChecksumError, check_checksums
 from node_agent.users import JOB_USERS, Users
 
 _log = logging.getLogger(__name__)
 
 JOURNAL = "journal.db"
-_DEFAULT_STORE_BYTES = 2 * 1024**3
 IDENTITY = "identity"
+_M_ARENA_MAX = -8  # malloc.h
+_DEFAULT_STORE_BYTES = 2 * 1024**3
 _FIRST_JOB_USER = 10100
 
 
@@ -50,6 +56,8 @@ class Options:
     control_socket: Path
     store_dir: Path
     store_bytes: int
+    encrypt_at_rest: bool
+    scrub_every_s: float
     bounds: Bounds
     peers: dict[str, str]
     users: Users | None  # none: all that lives in the node is whoever starts it
@@ -65,6 +73,8 @@ def parse_options(argv: Sequence[str]) -> Options:
     parser.add_argument("--control-socket", required=True, type=Path, help="Unix socket of the control plane")
     parser.add_argument("--store", required=True, type=Path, help="folder for objects, journal and scratch")
     parser.add_argument("--store-bytes", type=int, default=_DEFAULT_STORE_BYTES, help="quota for objects")
+    parser.add_argument("--encrypt-at-rest", action="store_true", help="encrypt new objects on the node's disk")
+    parser.add_argument("--scrub-every-s", type=float, default=EVERY_S, help="how often objects are looked through")
     parser.add_argument("--job-slots", type=_slots, default=1, help=f"how many jobs run at a time, up to {JOB_USERS}")
     parser.add_argument("--max-open-jobs", type=_count, default=10_000, help="how many jobs it has charge of at most")
     parser.add_argument("--jurisdiction", default="", type=_country, help="where the node lies, as ISO 3166-1 alpha-2")
@@ -86,6 +96,8 @@ def parse_options(argv: Sequence[str]) -> Options:
         control_socket=known.control_socket,
         store_dir=known.store.resolve(),
         store_bytes=known.store_bytes,
+        encrypt_at_rest=known.encrypt_at_rest,
+        scrub_every_s=known.scrub_every_s,
         bounds=Bounds(known.job_slots, known.max_open_jobs),
         peers=dict(known.peer),
         users=Users(known.user, known.first_job_user, known.job_processes) if known.user else None,
@@ -100,29 +112,34 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
     who = replace(options.identity, restarts=restarts)
     journal = Journal(options.store_dir / JOURNAL)
     audit = Audit(journal)
-    credentials = Credentials(options.store_dir / IDENTITY, who)
-    store = ObjectStore(options.store_dir / "objects", options.store_bytes)
-    resolver = Resolver(options.peers, options.port, credentials)
-    logs = JobLogs(options.store_dir / "logs")
     first = FirstProcess(channel, options.users)
+    credentials = Credentials(options.store_dir / IDENTITY, who, first)
+    store = ObjectStore(
+        options.store_dir / "objects",
+        options.store_bytes,
+        journal,
+        jurisdiction=who.jurisdiction,
+        keys=Keys(options.store_dir / IDENTITY / "keys"),
+        encrypt=options.encrypt_at_rest,
+    )
+    logs = JobLogs(options.store_dir / "logs")
     executor = Executor(who.name, store, options.store_dir / "scratch", logs, first)
     sky = Sky(options.store_dir / "sky")
-    engine = Engine(
-        who.name,
-        who.jurisdiction,
-        options.bounds,
-        store,
-        Ledger(journal),
-        resolver,
-        executor,
-        logs,
-        sky,
-    )
-    planes = Planes(who, credentials, audit, store, engine, sky)
+    ledger = Ledger(journal)
+    store.in_use = ledger.need_of
+    resolver = Resolver(options.peers, options.port, credentials)
+    contacts = Contacts(resolver)
+    courier = Courier(who.name, store, ledger, logs, contacts, sky)
+    engine = Engine(who.name, who.jurisdiction, options.bounds, store, ledger, resolver, executor, logs, courier, sky)
+    scrubber = Scrubber(who.name, store, audit, from_holders(store, contacts))
+    planes = Planes(who, credentials, audit, store, scrubber, engine, sky)
+    await store.recover()
     await engine.recover()
+    await store.collect()
     await planes.open_control(options.control_socket)
     opening = asyncio.create_task(planes.open_data(options.port))
     stopping = asyncio.create_task(stop.wait())
+    scrubbing = asyncio.create_task(scrubber.run(options.scrub_every_s))
     try:
         await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
@@ -130,8 +147,11 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
             await stopping
     finally:
         opening.cancel()
+        scrubbing.cancel()
         await engine.stop()
         await planes.close()
+        await contacts.close()
+        await scrubber.close()
         await audit.close()
         journal.close()
 
@@ -150,9 +170,6 @@ def main() -> int:
 
 def begin(options: Options) -> int:
     """Be the node's first process until its end. Its exit status. Raises OSError."""
-    os.environ |= wire.ENVIRONMENT
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # the agent forks before gRPC starts, and not after
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a peer that vanishes is news to the job, one refused to itself
     return init.supervise(lambda channel, restarts: live(options, channel, restarts), options.users)
 
 
@@ -160,12 +177,13 @@ def live(options: Options, channel: socket.socket, restarts: int) -> int:
     """Be the agent until it is told to end. The exit status of the process."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may grow no more is an error like a full disk
+    _have_one_arena()
     try:
+        check_checksums()
         lock = _lock(options.store_dir)
-        identity.prepare(options.store_dir / IDENTITY, options.identity.name)
         asyncio.run(serve(options, channel, restarts))
         os.close(lock)
-    except (PlaneError, IdentityError, JournalError) as error:
+    except (PlaneError, JournalError, ChecksumError) as error:
         _say(options, error)
         return init.CANNOT_BE
     except (OSError, Refusal) as error:
@@ -176,8 +194,8 @@ def live(options: Options, channel: socket.socket, restarts: int) -> int:
 
 def rehearse(folder: Path) -> None:
     """Do in an empty folder what every agent does first, so that those forked from here share the memory it takes."""
-    ObjectStore(folder / "objects", _DEFAULT_STORE_BYTES)
     journal = Journal(folder / JOURNAL)
+    ObjectStore(folder / "objects", _DEFAULT_STORE_BYTES, journal)
     Ledger(journal)
     journal.close()
     asyncio.run(asyncio.sleep(0))
@@ -185,6 +203,10 @@ def rehearse(folder: Path) -> None:
 
 def _say(options: Options, error: Exception) -> None:
     sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
+
+
+def _have_one_arena() -> None:
+    """Let glibc keep memory in one place for all threads: it would keep megabytes more in one for each."""
 
 
 def _lock(store_dir: Path) -> int:

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
+from functools import cache
 
 # linux/audit.h, linux/seccomp.h, linux/bpf_common.h
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -43,6 +44,7 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
+@cache
 def no_network(machine: str | None = None) -> bytes:
     """The filter for a machine (`uname -m`), this one as a rule. Raises OSError for one that it is not written for."""
     machine = machine or os.uname().machine

@@ -13,25 +13,38 @@ from pathlib import Path
 
 from node_agent import leavings
 from node_agent.blocking import to_its_end
+from node_agent.catalog import PUT, for_job
 from node_agent.errors import FailedPrecondition
 from node_agent.store import ObjectStore
-from protos.skyrack.v1 import jobs_pb2
+from node_agent.terms import Terms
+from protos.skyrack.v1 import jobs_pb2, objects_pb2
 
 MAX_OUTPUTS = 4096
 MAX_NAMES_BYTES = 1024**2  # all of them together: the job has to fit a message
 
 
-async def collect(folder: Path, store: ObjectStore, node: str) -> list[jobs_pb2.JobOutput]:
-    """Copy every file in a folder into the store. Before: the agent may read them.
+async def collect(folder: Path, spec: jobs_pb2.JobSpec, store: ObjectStore, node: str) -> list[jobs_pb2.JobOutput]:
+    """Copy every file in a folder into the store, under the job's terms. Before: the agent may read them.
 
     Raises FailedPrecondition for more than can be told of, Exhausted, OSError.
     """
     outputs = []
     for path in await to_its_end(_names, folder):
         with _opened(folder, path) as fd:
-            adopted, size_bytes = await store.adopt_fd(fd, path)
+            adopted, size_bytes = await store.adopt_fd(fd, path, terms_of(spec), why_kept(spec, node))
         outputs.append(jobs_pb2.JobOutput(name=_told(path), object=adopted, size_bytes=size_bytes, at_node=node))
     return outputs
+
+
+def terms_of(spec: jobs_pb2.JobSpec) -> Terms:
+    """Where what a job makes may lie."""
+    return Terms.of(objects_pb2.ObjectTerms(jurisdictions=spec.jurisdictions, transit=spec.transit))
+
+
+def why_kept(spec: jobs_pb2.JobSpec, node: str) -> str:
+    """Why an output lies at a node: for good where it was asked for, elsewhere until the result is back there."""
+    is_at_home = spec.return_to in ("", node)
+    return PUT if is_at_home or spec.keep_outputs_on_node else for_job(spec.id)
 
 
 def is_empty(folder: Path) -> bool:

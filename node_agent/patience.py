@@ -20,6 +20,8 @@ MAX_BUSY = 30
 UNFORESEEN_S = 60.0
 """The emulator may not know of a contact: so often one is tried though none is foreseen."""
 
+LONG_S = 1.0
+
 _S = 1_000_000_000
 
 
@@ -31,7 +33,7 @@ class Patience:
         self._backoff_s = FIRST_BACKOFF_S
         self._busy_backoff_s = 1.0
         self._n_busy = 0
-        self._heard_mono_s = time.monotonic()
+        self._heard_mono_s = self._called_mono_s = time.monotonic()
 
     def heard(self) -> None:
         """The node has answered."""
@@ -44,7 +46,12 @@ class Patience:
         return time.monotonic() - self._heard_mono_s
 
     async def after_break(self) -> None:
-        """Wait as long as is wise after an attempt that came to nothing; less if the emulator has news."""
+        """Wait as long as is wise after an attempt that came to nothing; less if the emulator has news.
+
+        One that took long has waited at the node's door all the time, and the next may do so at once.
+        """
+        if time.monotonic() - self._called_mono_s > LONG_S and self.silence_s < SOON_S:
+            return
         await self._pause(self._backoff_s)
         most_s = MAX_BACKOFF_S if self.silence_s < SOON_S else LATE_BACKOFF_S
         self._backoff_s = min(2 * self._backoff_s, most_s)
@@ -64,12 +71,17 @@ class Patience:
         `between`: another node may take it over on the way; otherwise only `to` itself will do. Without a forecast, at
         once.
         """
-        waited_since_mono_s = time.monotonic()
+        try:
+            return await self._until_contact(to, tell, between, time.monotonic() + UNFORESEEN_S)
+        finally:
+            self._called_mono_s = time.monotonic()
+
+    async def _until_contact(self, to: str, tell: Callable[[str], None], between: bool, latest_mono_s: float) -> str:
         while True:
             forward = self._sky.forward_to(to)
             if forward is None:
                 return to
-            left_s = UNFORESEEN_S - (time.monotonic() - waited_since_mono_s)
+            left_s = latest_mono_s - time.monotonic()
             if left_s <= 0:
                 return to
             if forward.via_node == to or between:

@@ -6,15 +6,15 @@ What the network does is a Break: another contact may do better. What the peer d
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final
 
 import grpc
 
-from node_agent import wire
+from node_agent import transfer, wire
+from node_agent.catalog import PUT
 from node_agent.errors import (
     AlreadyExists,
     DataLoss,
@@ -27,7 +27,8 @@ from node_agent.errors import (
     Refusal,
 )
 from node_agent.identity import Credentials
-from node_agent.store import ObjectStore, chunks_of
+from node_agent.store import ObjectStore
+from node_agent.terms import Terms
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, objects_pb2, objects_pb2_grpc
 
 _RESOLVE_DEADLINE_S = 2.0
@@ -43,6 +44,8 @@ _BREAKS: Final = frozenset(
 )
 _REFUSALS: Final[Mapping[grpc.StatusCode, type[Refusal]]] = {
     grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.DATA_LOSS: DataLoss,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Exhausted,
     grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
@@ -157,46 +160,32 @@ class Peer:
             info = await self._objects.Stat(objects_pb2.StatRequest(object=name), timeout=wire.ANSWER_DEADLINE_S)
         return info.committed_bytes
 
-    async def put(self, store: ObjectStore, name: str, offset_bytes: int, on_sent: Callable[[int], None]) -> None:
-        """Send an object from an offset. on_sent hears how far it is. After: the peer has all of it on disk."""
-        with store.reading(name) as fd, self._listening():
-            size_bytes = os.fstat(fd).st_size
-            header = objects_pb2.PutRequest.Header(object=name, size_bytes=size_bytes, offset_bytes=offset_bytes)
-            call = self._objects.Put(timeout=wire.STREAM_DEADLINE_S)
-            try:
-                await call.write(objects_pb2.PutRequest(header=header))
-                if wire.PUT_ACCEPTED in dict(await call.initial_metadata()):
-                    with suppress(asyncio.InvalidStateError):  # it has answered early: the answer says why
-                        async for chunk in chunks_of(fd, offset_bytes):
-                            await call.write(objects_pb2.PutRequest(chunk=chunk))
-                            offset_bytes += len(chunk)
-                            on_sent(offset_bytes)
-                    await call.done_writing()
-                await call
-            finally:
-                call.cancel()
+    async def put(
+        self,
+        store: ObjectStore,
+        name: str,
+        offset_bytes: int,
+        on_sent: Callable[[int], None],
+        for_job: str = "",
+    ) -> None:
+        """Send an object from an offset, under its residency, for as long as a job needs it, or for good.
 
-    async def fetch(self, store: ObjectStore, name: str, on_received: Callable[[int, int, int], None]) -> None:
-        """Bring an object into the store, from where an earlier contact left it. After: it is whole, on disk.
-
-        on_received hears the new chunk's bytes, how many are here, and of how many. Raises NotFound, DataLoss,
-        Exhausted.
+        After: the peer has it on disk.
         """
-        offset_bytes = store.committed_bytes(name)
-        request = objects_pb2.GetRequest(object=name, offset_bytes=offset_bytes)
         with self._listening():
-            call = self._objects.Get(request, timeout=wire.STREAM_DEADLINE_S)
-            try:
-                responses = aiter(call)
-                first = await anext(responses, objects_pb2.GetResponse())
-                async with store.receiving(name, first.info.size_bytes) as part:
-                    async for response in responses:
-                        await store.append(part, offset_bytes, response.chunk)
-                        offset_bytes += len(response.chunk)
-                        on_received(len(response.chunk), offset_bytes, part.size_bytes)
-                    await store.finish(part, name)
-            finally:
-                call.cancel()
+            await transfer.put(self._objects, store, name, offset_bytes, on_sent, for_job=for_job)
+
+    async def fetch(
+        self,
+        store: ObjectStore,
+        name: str,
+        on_received: transfer.OnReceived,
+        terms: Terms | None = None,
+        why: str | None = PUT,
+    ) -> None:
+        """Bring an object into the store, from where an earlier contact left it. After: it is whole, on disk."""
+        with self._listening():
+            await transfer.fetch(self._objects, store, name, on_received, terms, why)
 
     @contextmanager
     def _listening(self) -> Iterator[None]:

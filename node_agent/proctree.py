@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 _NOBODY = 65534
 _ROUNDS = 400
@@ -28,7 +27,7 @@ class Tree:
     def pids(self) -> list[int]:
         """Those that live now."""
         belongs = self._is_marked if self.user is None else self._is_the_users
-        return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and belongs(Path("/proc", entry))]
+        return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and belongs(entry)]
 
     def signal(self, number: int) -> None:
         """Signal all of them, and those that they start meanwhile. Before: the caller is the first process.
@@ -70,34 +69,37 @@ class Tree:
             os.setresuid(0, 0, 0)
 
     def _running(self) -> list[int]:
-        return [pid for pid in self.pids() if _state(pid) not in "Tt"]
+        # One that waits in the kernel (D) stops before it runs again. Who has called vfork(2) waits so for its child,
+        # which may be stopped before it lets its parent go.
+        return [pid for pid in self.pids() if _state(pid) not in "TtD"]
 
-    def _is_the_users(self, process: Path) -> bool:
-        status = _read(process / "status")
+    def _is_the_users(self, pid: str) -> bool:
+        status = _read(f"/proc/{pid}/status")
         return f"\nUid:\t{self.user}\t".encode() in status and b"\nState:\tZ" not in status
 
-    def _is_marked(self, process: Path) -> bool:
-        return self.mark.encode() in _read(process / "environ").split(b"\0")
+    def _is_marked(self, pid: str) -> bool:
+        return self.mark.encode() in _read(f"/proc/{pid}/environ").split(b"\0")
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str) -> bytes:
     try:
-        return path.read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""  # ended meanwhile, or another user's: not ours
 
 
 def _state(pid: int) -> str:
-    return _read(Path(f"/proc/{pid}/stat")).rpartition(b")")[2][1:2].decode() or "T"
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2][1:2].decode() or "T"
 
 
 def _resident_bytes(pid: int) -> int:
-    fields = _read(Path(f"/proc/{pid}/statm")).split()
+    fields = _read(f"/proc/{pid}/statm").split()
     return int(fields[1]) * _PAGE_BYTES if fields else 0
 
 
 def _proportional_bytes(pid: int) -> int:
     """As the kernel counts it; of a process that hides that, all that is resident."""
-    rollup = _read(Path(f"/proc/{pid}/smaps_rollup"))
+    rollup = _read(f"/proc/{pid}/smaps_rollup")
     found = [line.split()[1] for line in rollup.splitlines() if line.startswith((b"Pss:", b"SwapPss:"))]
     return sum(int(kib) for kib in found) * 1024 if found else _resident_bytes(pid)

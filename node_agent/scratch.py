@@ -18,7 +18,7 @@ from pathlib import Path
 
 from node_agent import leavings
 from node_agent.proctree import Tree
-from node_agent.store import CHUNK_BYTES, ObjectStore
+from node_agent.store import ObjectStore
 
 _FOLDER_MODE, _FOLDER_OF_GROUP_MODE = 0o700, 0o2770  # what is made in it is of its group again
 _FILE_MODE, _FILE_OF_GROUP_MODE = 0o600, 0o660
@@ -83,11 +83,9 @@ class Scratch:
 
     def copy_out(self, store: ObjectStore, name: str, path: Path) -> int:
         """Copy an object to a file of the job's. Its size. Blocks. Raises NotFound."""
-        with store.reading(name) as fd, path.open("xb", buffering=0) as target:
-            while os.sendfile(target.fileno(), fd, None, CHUNK_BYTES * 16):
-                continue
-            self._hand_over(path, _FILE_MODE, _FILE_OF_GROUP_MODE)
-            return os.fstat(target.fileno()).st_size
+        store.copy_out(name, path)
+        self._hand_over(path, _FILE_MODE, _FILE_OF_GROUP_MODE)
+        return path.stat().st_size
 
     def write(self, name: str, content: bytes) -> Path:
         """Make a file of the job's. Blocks."""
@@ -104,19 +102,23 @@ class Scratch:
                 return Seen(entry.st_ino, entry.st_mtime_ns, entry.st_size)
         return None
 
-    def needs_help(self) -> bool:
-        """Whether the job has left what only its own user can remove. Blocks."""
-        if self.user is None:
-            return False
-        return leavings.has_left_something(self.user) or any(
-            stat.S_ISDIR(entry.st_mode) and entry.st_uid == self.user for entry in self._entries()
-        )
+    def remove(self) -> bool:
+        """Remove the folder and what is in it, unless only the job's own user can; then, False. Blocks. Idempotent.
 
-    def remove(self) -> None:
-        """Remove what the agent can, and the folder. Blocks. Raises OSError if something stays. Idempotent."""
+        Raises OSError.
+        """
+        if self._needs_help():
+            return False
         leavings.clear(str(self.folder), None)
         with suppress(FileNotFoundError):
             self.folder.rmdir()
+        return True
+
+    def _needs_help(self) -> bool:
+        return self.user is not None and (
+            leavings.has_left_something(self.user)
+            or any(stat.S_ISDIR(entry.st_mode) and entry.st_uid == self.user for entry in self._entries())
+        )
 
     def _entries(self) -> Iterator[os.stat_result]:
         """What lies in its folders, as far as the agent can see without help."""

@@ -27,6 +27,7 @@ PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 CAP_KILL, CAP_SETGID, CAP_SETUID = 5, 6, 7
 
+_LAST_CAPABILITY = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -117,8 +118,9 @@ def keep_capabilities(kept: Collection[int]) -> None:
 
 def _bound(kept: Collection[int]) -> None:
     """Gain nothing from programs to be run: no capability but these, and no other user's rights."""
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
-    for capability in {*range(last + 1)} - {*kept}:
+    for capability in range(_LAST_CAPABILITY + 1):
+        if capability in kept:
+            continue
         answer = _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
         if answer < 0 and ctypes.get_errno() == errno.EPERM:
             break  # whoever may not change that bound has nothing to gain: what follows sees to it

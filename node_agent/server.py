@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -20,13 +21,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from node_agent import wire
-from node_agent.access import EMULATOR, Guard
+from node_agent.access import EMULATOR, Guard, caller
 from node_agent.audit import Audit
 from node_agent.engine import Engine
 from node_agent.errors import Refusal
 from node_agent.identity import Credentials, Identity
 from node_agent.job_service import Jobs
-from node_agent.services import Node, Objects
+from node_agent.object_service import Objects
+from node_agent.scrub import Scrubber
+from node_agent.services import Node
 from node_agent.sky import Sky
 from node_agent.store import ObjectStore
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2_grpc, objects_pb2_grpc
@@ -56,6 +59,7 @@ class Planes:
         credentials: Credentials,
         audit: Audit,
         store: ObjectStore,
+        scrubber: Scrubber,
         engine: Engine,
         sky: Sky,
     ) -> None:
@@ -63,6 +67,7 @@ class Planes:
         self._credentials = credentials
         self._audit = audit
         self._store = store
+        self._scrubber = scrubber
         self._engine = engine
         self._sky = sky
         self._health = health.aio.HealthServicer()
@@ -80,7 +85,7 @@ class Planes:
         node = Node(self._identity, self._credentials, self._audit, self._store, self._engine, self._sky)
         node_pb2_grpc.add_NodeServicer_to_server(node, server)
         if self._identity.role != "satellite":
-            self._add_work(server)
+            self._add_work(server, lambda: self._identity.jurisdiction)
         mask = os.umask(0o177)
         try:
             server.add_insecure_port(f"unix:{path}")
@@ -97,7 +102,7 @@ class Planes:
         await _wait_for_address(address)
         await self._credentials.wait()
         server = self._new_server(Guard(self._audit, self._job))
-        self._add_work(server)
+        self._add_work(server, lambda: caller().jurisdiction)
         reflection.enable_server_reflection([JOBS, OBJECTS, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
         try:
             server.add_secure_port(f"{address}:{port}", wire.server_credentials(self._credentials))
@@ -119,8 +124,9 @@ class Planes:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         return server
 
-    def _add_work(self, server: grpc.aio.Server) -> None:
-        objects_pb2_grpc.add_ObjectsServicer_to_server(Objects(self._store), server)
+    def _add_work(self, server: grpc.aio.Server, asker_lies_in: Callable[[], str]) -> None:
+        objects = Objects(self._store, self._scrubber, asker_lies_in)
+        objects_pb2_grpc.add_ObjectsServicer_to_server(objects, server)
         jobs_pb2_grpc.add_JobsServicer_to_server(Jobs(self._engine), server)
 
     async def _job(self, job_id: str) -> jobs_pb2.Job | None:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 
-from node_agent import __version__, wire
+from node_agent import __version__
 from node_agent.audit import Audit
 from node_agent.engine import Engine
 from node_agent.errors import (
@@ -26,8 +26,8 @@ from node_agent.errors import (
 )
 from node_agent.identity import Credentials, Identity
 from node_agent.sky import Sky
-from node_agent.store import ObjectStore, chunks_of
-from protos.skyrack.v1 import node_pb2, node_pb2_grpc, objects_pb2, objects_pb2_grpc
+from node_agent.store import ObjectStore
+from protos.skyrack.v1 import node_pb2, node_pb2_grpc
 
 T = TypeVar("T")
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -59,61 +59,6 @@ async def answers(context: Context, items: AsyncIterator[T]) -> AsyncIterator[T]
             yield item
     except Refusal as refusal:
         await context.abort(_STATUS[type(refusal)], str(refusal))
-
-
-class Objects(objects_pb2_grpc.ObjectsServicer):
-    """The store, on the wire."""
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-
-    async def Stat(self, request: objects_pb2.StatRequest, context: Context) -> objects_pb2.ObjectInfo:  # noqa: N802
-        """What is here of an object."""
-        return await answer(context, self._info(request.object))
-
-    async def Put(  # noqa: N802
-        self, request_iterator: AsyncIterator[objects_pb2.PutRequest], context: Context
-    ) -> objects_pb2.ObjectInfo:
-        """Receive an object, or the rest of one."""
-        return await answer(context, self._put(aiter(request_iterator), context))
-
-    async def Get(  # noqa: N802
-        self, request: objects_pb2.GetRequest, context: Context
-    ) -> AsyncIterator[objects_pb2.GetResponse]:
-        """Send an object, or the rest of one."""
-        async for response in answers(context, self._get(request)):
-            yield response
-
-    async def _info(self, name: str) -> objects_pb2.ObjectInfo:
-        return objects_pb2.ObjectInfo(
-            object=name, size_bytes=self._store.size_bytes(name) or 0, committed_bytes=self._store.committed_bytes(name)
-        )
-
-    async def _put(self, requests: AsyncIterator[objects_pb2.PutRequest], context: Context) -> objects_pb2.ObjectInfo:
-        first = await anext(requests, objects_pb2.PutRequest())
-        if first.WhichOneof("part") != "header":
-            raise InvalidArgument("the first message of a put must carry its header")
-        name, offset_bytes = first.header.object, first.header.offset_bytes
-        if self._store.size_bytes(name) is not None:
-            return await self._info(name)
-        async with self._store.receiving(name, first.header.size_bytes) as part:
-            if not 0 <= offset_bytes <= part.committed_bytes:
-                raise OutOfRange(f"offset {offset_bytes} is past the {part.committed_bytes} bytes that are committed")
-            await context.send_initial_metadata(((wire.PUT_ACCEPTED, "1"),))
-            async for message in requests:
-                if message.WhichOneof("part") != "chunk":
-                    raise InvalidArgument("only the first message of a put carries a header")
-                await self._store.append(part, offset_bytes, message.chunk)
-                offset_bytes += len(message.chunk)
-            await self._store.finish(part, name)
-        return await self._info(name)
-
-    async def _get(self, request: objects_pb2.GetRequest) -> AsyncIterator[objects_pb2.GetResponse]:
-        with self._store.reading(request.object) as fd:
-            chunks = chunks_of(fd, request.offset_bytes)
-            yield objects_pb2.GetResponse(info=await self._info(request.object))
-            async for chunk in chunks:
-                yield objects_pb2.GetResponse(chunk=chunk)
 
 
 class Node(node_pb2_grpc.NodeServicer):

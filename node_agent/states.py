@@ -7,7 +7,7 @@ import re
 from typing import Final, TypeAlias
 
 from node_agent.errors import AlreadyExists, InvalidArgument, PermissionDenied
-from node_agent.store import digest_of
+from node_agent.holdings import digest_of
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_CANCELLED,

@@ -1,193 +1,158 @@
 """Objects on disk, named by their content.
 
-An object arrives as `<digest>.part`, appended to in order by whoever sends it; when it is whole and hashes to its name,
-it is synced and renamed to `<digest>`. A `.part` stays across breaks and restarts: a transfer continues there.
+What is known of an object is a row of the catalog, durable before its first byte is taken; how much of it is here, its
+file says. It arrives as `<digest>.part`, appended to in order by whoever sends it; when it is whole and hashes to its
+name, it is synced and renamed to `<digest>`. Killed anywhere between, the agent finds a whole object with its terms, or
+a part of one that a transfer goes on with. Bytes that were found damaged lie in `damaged/`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import hashlib
 import os
-import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Protocol
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from node_agent.blocking import to_its_end
-from node_agent.errors import DataLoss, Exhausted, InvalidArgument, NotFound, OutOfRange
+from node_agent.blocking import to_its_end, uninterrupted
+from node_agent.catalog import JOB, PUT, Row, for_job
+from node_agent.errors import AlreadyExists, DataLoss, Exhausted, FailedPrecondition, InvalidArgument, NotFound
+from node_agent.holdings import Holdings, digest_of
+from node_agent.partial import Partial
+from node_agent.stored_file import READ_BYTES, full_disk_is_exhausted
+from node_agent.terms import Terms
 
-CHUNK_BYTES = 256 * 1024
-"""One message of a transfer, and so what a break can cost at most besides the bytes in flight."""
-
-_NAME = re.compile(r"sha256:([0-9a-f]{64})")
-
-
-async def chunks_of(fd: int, offset_bytes: int) -> AsyncIterator[bytes]:
-    """An object's bytes from an offset, to be read while its descriptor is open. Raises OutOfRange."""
-    size_bytes = os.fstat(fd).st_size
-    if not 0 <= offset_bytes <= size_bytes:
-        raise OutOfRange(f"offset {offset_bytes} lies outside the object, which has {size_bytes} bytes")
-    while chunk := await to_its_end(os.pread, fd, CHUNK_BYTES, offset_bytes):
-        offset_bytes += len(chunk)
-        yield chunk
+ANY_TERMS = Terms()
 
 
-class _Hash(Protocol):
-    def update(self, data: bytes, /) -> None: ...
-
-    def hexdigest(self) -> str: ...
-
-
-def digest_of(name: str) -> str:
-    """The 64 hexadecimal digits of an object's name. Raises InvalidArgument."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise InvalidArgument(f"object name {name[:100]!r} is malformed: it must be 'sha256:' and 64 digits 0-9a-f")
-    return match.group(1)
-
-
-class Partial:
-    """An object on its way in. Several senders may append at once: each brings the same bytes, the first one counts."""
-
-    def __init__(self, path: Path, size_bytes: int) -> None:
-        self.path = path
-        self.size_bytes = size_bytes
-        self.committed_bytes = 0
-        self.senders = 0
-        self.lock = asyncio.Lock()
-        self._fd = -1
-        self._hash: _Hash = hashlib.sha256()
-
-    def open(self) -> None:
-        """Open what an earlier transfer left, and hash it. Blocks for the time that reading it takes."""
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if os.fstat(self._fd).st_size > self.size_bytes:
-            os.ftruncate(self._fd, 0)  # left by a sender that lied about the size
-        while chunk := os.pread(self._fd, CHUNK_BYTES, self.committed_bytes):
-            self._take(chunk)
-
-    def write(self, chunk: bytes) -> None:
-        """Append. Blocks."""
-        view = memoryview(chunk)
-        while view:
-            view = view[os.pwrite(self._fd, view, self.committed_bytes + len(chunk) - len(view)) :]
-        self._take(chunk)
-
-    def close(self) -> None:
-        """Sync and close: what is committed stays. Blocks. Idempotent."""
-        if self._fd >= 0:
-            os.fsync(self._fd)
-            os.close(self._fd)
-            self._fd = -1
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it takes no more bytes: it is whole, or was wrong, or everybody has left."""
-        return self._fd < 0
-
-    def hexdigest(self) -> str:
-        """Of all bytes committed so far."""
-        return self._hash.hexdigest()
-
-    def _take(self, chunk: bytes) -> None:
-        self._hash.update(chunk)
-        self.committed_bytes += len(chunk)
-
-
-class ObjectStore:
-    """The objects of one node, in one folder that no other process writes to."""
-
-    def __init__(self, folder: Path, quota_bytes: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._folder = folder
-        self.quota_bytes = quota_bytes
-        self._partials: dict[str, Partial] = {}
-        self._opening = asyncio.Lock()
-        self._kept_bytes = sum(path.stat().st_size for path in folder.iterdir())
-
-    @property
-    def used_bytes(self) -> int:
-        """Bytes on disk, and those promised to transfers under way."""
-        return self._kept_bytes + sum(part.size_bytes for part in self._partials.values())
-
-    def size_bytes(self, name: str) -> int | None:
-        """Size of a whole object; None when it is not here or not whole."""
-        try:
-            return self._path(name).stat().st_size
-        except FileNotFoundError:
-            return None
-
-    def committed_bytes(self, name: str) -> int:
-        """How much of the object, whole or not, is kept."""
-        size_bytes = self.size_bytes(name)
-        if size_bytes is not None:
-            return size_bytes
-        if part := self._partials.get(digest_of(name)):
-            return part.committed_bytes
-        try:
-            return self._part_path(name).stat().st_size
-        except FileNotFoundError:
-            return 0
-
-    @contextmanager
-    def reading(self, name: str) -> Iterator[int]:
-        """A descriptor to read a whole object from. Raises NotFound."""
-        try:
-            fd = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise NotFound(f"{name} is not (or not wholly) here") from None
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+class ObjectStore(Holdings):
+    """The objects of one node: how they come, are kept, and go. Each object's steps are taken one after the other."""
 
     @asynccontextmanager
-    async def receiving(self, name: str, size_bytes: int) -> AsyncIterator[Partial]:
-        """A place to append the object's bytes to; what has arrived stays when the block ends early.
+    async def receiving(
+        self, name: str, size_bytes: int, terms: Terms = ANY_TERMS, why: str | None = PUT
+    ) -> AsyncIterator[Partial | None]:
+        """A place to append the object's bytes to; what has arrived stays when the block ends early. None: it is here.
 
-        Raises InvalidArgument for a size that cannot be, Exhausted when the store has no room for the whole of it.
+        Raises InvalidArgument for a size that cannot be, PermissionDenied where the terms do not let it lie here,
+        AlreadyExists if it is here under terms of other jurisdictions, Exhausted when the whole of it has no room.
         """
-        digest = digest_of(name)
-        async with self._opening:
-            part = self._partials.get(digest) or await self._open_partial(name, size_bytes)
-        if part.size_bytes != size_bytes:
-            raise InvalidArgument(f"{name} is arriving with {part.size_bytes} bytes already, not {size_bytes}")
-        part.senders += 1
+        digest_of(name)
+        if size_bytes < 0:
+            raise InvalidArgument(f"size {size_bytes} of {name} is negative")
+        sender = object()
         try:
-            yield part
+            yield await uninterrupted(self._join(name, size_bytes, terms, why, sender))
         finally:
-            part.senders -= 1
-            if part.senders == 0 and self._partials.get(digest) is part:
-                del self._partials[digest]
-                self._kept_bytes += part.committed_bytes
-                await to_its_end(part.close)
-
-    async def append(self, part: Partial, offset_bytes: int, chunk: bytes) -> None:
-        """Commit a chunk that belongs at an offset; what of it is committed already is passed over.
-
-        Raises OutOfRange for a gap, InvalidArgument past the size, Exhausted when the disk is full.
-        """
-        async with part.lock:
-            if offset_bytes > part.committed_bytes:
-                raise OutOfRange(f"offset {offset_bytes} leaves a gap: {part.committed_bytes} bytes are committed")
-            if offset_bytes + len(chunk) > part.size_bytes:
-                raise InvalidArgument(f"a chunk ends at {offset_bytes + len(chunk)}, past {part.size_bytes} bytes")
-            if part.is_closed:
-                return  # another sender has brought the rest, or something wrong: finish() tells
-            fresh = chunk[part.committed_bytes - offset_bytes :]
-            if fresh:
-                with _full_disk_is_exhausted():
-                    await to_its_end(part.write, fresh)
+            await uninterrupted(self._leave(name, sender))
 
     async def finish(self, part: Partial, name: str) -> None:
         """Make a partial that has all its bytes an object. Raises DataLoss, and drops the bytes, if it is another."""
-        digest = digest_of(name)
-        async with part.lock:
-            if self._partials.get(digest) is not part:
-                if self.size_bytes(name) is None:
+        await uninterrupted(self._finish(part, name))
+
+    async def adopt_fd(self, fd: int, what: str, terms: Terms = ANY_TERMS, why: str | None = PUT) -> tuple[str, int]:
+        """Copy a file's bytes, from its start, into the store. Its name as an object, and its size.
+
+        Raises Exhausted, which names `what`; PermissionDenied, AlreadyExists, DataLoss if it changes meanwhile.
+        """
+        digest, size_bytes = await to_its_end(_digest_of_file, fd)
+        name = f"sha256:{digest}"
+        try:
+            await uninterrupted(self._adopt(fd, name, size_bytes, terms, why))
+        except Exhausted as full:
+            raise Exhausted(str(full).replace(name, what)) from None  # nobody knows it by that name yet
+        return name, size_bytes
+
+    async def refer(self, name: str, why: str) -> None:
+        """Have one more reason to keep an object. After: on disk. Raises NotFound."""
+        async with self._turn(name):
+            row = self._known(name)
+            await self._catalog.keep(replace(row, reasons=row.reasons | {why}))
+
+    async def release(self, job_id: str) -> None:
+        """Let go of what a job needed or made: what nobody else needs, and is not pinned, is removed."""
+        why = for_job(job_id)
+        for known in self._catalog.rows():
+            if why in known.reasons:
+                async with self._turn(known.name):
+                    if row := self._catalog.find(known.name):
+                        await self._catalog.keep(replace(row, reasons=row.reasons - {why}))
+        await self.collect()
+
+    def jobs(self) -> set[str]:
+        """The jobs that objects are kept for."""
+        reasons = (reason for row in self._catalog.rows() for reason in row.reasons)
+        return {reason.removeprefix(JOB) for reason in reasons if reason.startswith(JOB)}
+
+    async def collect(self) -> None:
+        """Remove what nobody has a reason to keep. (A job that was in need of it may have ended since.)"""
+        for known in self._catalog.rows():
+            if not known.reasons:
+                async with self._turn(known.name):
+                    row = self._catalog.find(known.name)
+                    if row is not None and not row.reasons and self._stays(row) is None:
+                        await uninterrupted(self._remove(row.name))
+
+    async def set_terms(self, name: str, terms: Terms) -> None:
+        """Change who shall hold it and whether it is pinned. Raises NotFound, FailedPrecondition."""
+        async with self._turn(name):
+            row = self._known(name)
+            if row.terms.residency != terms.residency:
+                raise FailedPrecondition(f"{name} is kept for {row.terms.where}, for good; not for {terms.where}")
+            await self._catalog.keep(replace(row, terms=terms))
+
+    async def delete(self, name: str) -> bool:
+        """Remove an object, or what has arrived of one. Whether it was here. Raises FailedPrecondition."""
+        digest_of(name)
+        async with self._turn(name):
+            row = self._catalog.find(name)
+            if row is None:
+                return False
+            if stays := self._stays(row):
+                raise FailedPrecondition(f"{name} {stays}")
+            await uninterrupted(self._remove(name))
+            return True
+
+    async def set_aside(self, name: str) -> None:
+        """Keep a damaged object's bytes where nobody reads them. After: it is not here, and a row tells why."""
+        await uninterrupted(self._set_aside(name))
+
+    async def _join(self, name: str, size_bytes: int, terms: Terms, why: str | None, sender: object) -> Partial | None:
+        async with self._turn(name):
+            terms.check_lies_in(self.jurisdiction, "this node")
+            row = self._catalog.find(name)
+            part = self._partials.get(name)
+            if row is not None and (name in self._whole or part is not None or row.damaged):
+                if row.terms.residency != terms.residency:
+                    raise AlreadyExists(f"{name} is kept for {row.terms.where} here, not for {terms.where}")
+                if size_bytes != row.size_bytes:
+                    raise InvalidArgument(f"{name} has {row.size_bytes} bytes, not {size_bytes}")
+            elif row is not None and (row.size_bytes, row.terms.residency) != (size_bytes, terms.residency):
+                await self._remove_part(name)  # of another attempt, that nobody goes on with
+                row = None
+            if row is None:
+                row = Row(name, size_bytes, terms, sealed_with=await self._key_for_new())
+            row = replace(row, terms=row.terms.joined(terms), reasons=row.reasons | ({why} if why else set()))
+            if name in self._whole or part is not None:
+                await self._catalog.keep(row)
+            if name in self._whole:
+                return None
+            part = part or await self._open(row)
+            part.senders.add(sender)
+            return part
+
+    async def _leave(self, name: str, sender: object) -> None:
+        async with self._turn(name):
+            part = self._partials.get(name)
+            if part is not None and sender in part.senders:
+                part.senders.discard(sender)
+                if not part.senders:
+                    await self._close(name, part)
+
+    async def _finish(self, part: Partial, name: str) -> None:
+        async with self._turn(name), part.lock:
+            if self._partials.get(name) is not part:
+                if name not in self._whole:
                     raise DataLoss(f"what another sender brought of {name} was wrong and is dropped; send it again")
                 return  # another sender has finished it
             if part.committed_bytes != part.size_bytes:
@@ -195,100 +160,60 @@ class ObjectStore:
                     f"{name} ended after {part.committed_bytes} of {part.size_bytes} bytes; continue from there"
                 )
             found = part.hexdigest()
-            if found == digest:
-                with _full_disk_is_exhausted():
-                    await to_its_end(self._keep, part, self._path(name))
-                self._kept_bytes += part.size_bytes
-            else:
-                part.path.unlink()
-                await to_its_end(part.close)
-            del self._partials[digest]
-            if found != digest:
+            if found != digest_of(name):
+                del self._partials[name]
+                part.abandon()
+                await self._remove_part(name)
                 raise DataLoss(f"the bytes sent as {name} hash to sha256:{found}; they are dropped")
+            with full_disk_is_exhausted():
+                await to_its_end(self._shelf.keep, part, found)
+            part.abandon()
+            await self._is_whole(name)
 
-    async def adopt_fd(self, fd: int, what: str) -> tuple[str, int]:
-        """Copy a file's bytes, from its start, into the store. Its name as an object, and its size.
+    async def _adopt(self, fd: int, name: str, size_bytes: int, terms: Terms, why: str | None) -> None:
+        async with self.receiving(name, size_bytes, terms, why) as part:
+            if part is None:
+                return
+            async with part.taking(0) as intake:
+                for offset_bytes in range(0, size_bytes, READ_BYTES):
+                    length_bytes = min(READ_BYTES, size_bytes - offset_bytes)
+                    await intake.take(await to_its_end(os.pread, fd, length_bytes, offset_bytes))
+                await intake.drained()
+            await self.finish(part, name)
 
-        Raises Exhausted, which names `what`.
-        """
-        self._check_room(os.fstat(fd).st_size, what)
-        aside = self._folder / f"adopted-{os.urandom(8).hex()}.new"
-        try:
-            with _full_disk_is_exhausted():
-                digest, size_bytes = await to_its_end(_copy_synced, fd, aside)
-            name = f"sha256:{digest}"
-            if self.size_bytes(name) is None:
-                self._check_room(size_bytes, what)
-                os.replace(aside, self._path(name))
-                await to_its_end(sync_folder, self._folder)
-                self._kept_bytes += size_bytes
-        finally:
-            aside.unlink(missing_ok=True)
-        return name, size_bytes
+    async def _set_aside(self, name: str) -> None:
+        async with self._turn(name):
+            row = self._catalog.find(name)
+            if row is not None and name in self._whole:
+                self._whole.discard(name)
+                aside_bytes = await to_its_end(self._shelf.set_aside, digest_of(name))
+                self._room.hold(name, 0)
+                self._room.hold(digest_of(name), aside_bytes)
+                await self._catalog.keep(replace(row, damaged=True))
 
-    async def _open_partial(self, name: str, size_bytes: int) -> Partial:
-        if size_bytes < 0:
-            raise InvalidArgument(f"size {size_bytes} of {name} is negative")
-        path = self._part_path(name)
-        left_bytes = path.stat().st_size if path.exists() else 0
-        self._check_room(size_bytes - left_bytes, name)
-        part = Partial(path, size_bytes)
-        try:
-            with _full_disk_is_exhausted():
-                await to_its_end(part.open)
-        except BaseException:
-            part.close()
-            raise
-        self._kept_bytes -= left_bytes
-        self._partials[digest_of(name)] = part
-        return part
+    async def _key_for_new(self) -> str:
+        return await to_its_end(self._keys.made, self.jurisdiction) if self._encrypt else ""
 
-    def _check_room(self, more_bytes: int, what: str) -> None:
-        if self.used_bytes + more_bytes > self.quota_bytes:
-            raise Exhausted(
-                f"no room for {what}: it needs {more_bytes} bytes more, and {self.used_bytes} of "
-                f"{self.quota_bytes} bytes are taken"
-            )
+    def _stays(self, row: Row) -> str | None:
+        """Why an object must not go now, if so."""
+        if row.terms.pinned:
+            return "is pinned"
+        if row.name in self._partials:
+            return "is on its way in"
+        reason = self.in_use(row.name)
+        return f"is needed: {reason}" if reason else None
 
-    def _keep(self, part: Partial, path: Path) -> None:
-        part.close()
-        os.replace(part.path, path)
-        sync_folder(self._folder)
-
-    def _path(self, name: str) -> Path:
-        return self._folder / digest_of(name)
-
-    def _part_path(self, name: str) -> Path:
-        return self._folder / f"{digest_of(name)}.part"
+    def _known(self, name: str) -> Row:
+        row = self.row(name)
+        if row is None or not (name in self._whole or row.damaged):
+            raise NotFound(f"{name} is not (or not wholly) here")
+        return row
 
 
-@contextmanager
-def _full_disk_is_exhausted() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise Exhausted(f"the node's disk is full: {error}") from error
-
-
-def _copy_synced(fd: int, path: Path) -> tuple[str, int]:
-    """Copy as many bytes as a file has now; another may still write to it. Their digest, and how many."""
-    digest, at_bytes, size_bytes = hashlib.sha256(), 0, os.fstat(fd).st_size
-    with path.open("xb", buffering=0) as file:
-        while chunk := os.pread(fd, min(CHUNK_BYTES, size_bytes - at_bytes), at_bytes):
-            digest.update(chunk)
-            at_bytes += len(chunk)
-            while chunk:
-                chunk = chunk[file.write(chunk) :]
-        os.fsync(file.fileno())
+def _digest_of_file(fd: int) -> tuple[str, int]:
+    """Of as many bytes as a file has now, and how many those are."""
+    digest, at_bytes = hashlib.sha256(), 0
+    while piece := os.pread(fd, READ_BYTES, at_bytes):
+        digest.update(piece)
+        at_bytes += len(piece)
     return digest.hexdigest(), at_bytes
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder last. Blocks."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

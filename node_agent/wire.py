@@ -12,14 +12,17 @@ Options: TypeAlias = tuple[tuple[str, int], ...]
 
 DATA_PORT: Final = 7070
 
-# A contact may vanish without a word. So a client keeps a second connection beside the one that carries the data, asks
-# on it for a sign of life every second, and gives up when one is two seconds late. (On the first connection the sign
-# would stand in line behind megabytes in the sender's socket: on a slow link it would come late though all is well.)
-_PULSE_EVERY_MS: Final = 1000
-_PULSE_DEADLINE_MS: Final = 2000
-# What remains when the pulse goes on and the data does not, and for servers, which nobody waits for.
-_LAZY_EVERY_MS: Final = 10_000
-_LAZY_DEADLINE_MS: Final = 30_000
+# A contact that vanishes without a word is noticed by its pulse (see contact). This is what remains when the pulse
+# goes on and the data does not, and for servers, which nobody waits for. gRPC has two deadlines for a ping; the
+# second is a minute unless told otherwise, and it is the one that counts.
+_PING_EVERY_MS: Final = 10_000
+_PING_DEADLINE_MS: Final = 30_000
+_PINGS: Final = (
+    ("grpc.keepalive_time_ms", _PING_EVERY_MS),
+    ("grpc.keepalive_timeout_ms", _PING_DEADLINE_MS),
+    ("grpc.http2.ping_timeout_ms", _PING_DEADLINE_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
 
 PUT_ACCEPTED: Final = "skyrack-put-accepted"
 """In the initial metadata of a put's answer: the bytes may come. Without it the answer is there already."""
@@ -37,15 +40,8 @@ ANSWER_DEADLINE_S: Final = 20.0
 STREAM_DEADLINE_S: Final = 3600.0
 """For a transfer or a watch; silence ends it much sooner, by the pulse."""
 
-ENVIRONMENT: Final = {"GRPC_SSL_CIPHER_SUITES": "ECDHE-PSK-AES128-CBC-SHA"}
-"""TLS 1.3 and no other; to be set before gRPC is first used.
-
-gRPC has no such setting, but takes a list of the suites of TLS 1.2, beside which those of 1.3 always are: the one that
-is named here needs a secret of both ends, and there is none.
-"""
-
-_CLIENT_OPTIONS: Final = (
-    ("grpc.keepalive_permit_without_calls", 1),
+CLIENT_OPTIONS: Final = (
+    *_PINGS,
     ("grpc.http2.max_pings_without_data", 0),
     # A channel is used for one contact: nothing of an older one, its back-off least of all, may be shared with it.
     ("grpc.use_local_subchannel_pool", 1),
@@ -54,24 +50,12 @@ _CLIENT_OPTIONS: Final = (
 )
 
 
-def _pings(every_ms: int, deadline_ms: int) -> Options:
-    # gRPC has two deadlines for a ping; the second is a minute unless told otherwise, and it is the one that counts.
-    return (
-        ("grpc.keepalive_time_ms", every_ms),
-        ("grpc.keepalive_timeout_ms", deadline_ms),
-        ("grpc.http2.ping_timeout_ms", deadline_ms),
-    )
-
-
-PULSE_OPTIONS: Final = (*_CLIENT_OPTIONS, *_pings(_PULSE_EVERY_MS, _PULSE_DEADLINE_MS))
-DATA_OPTIONS: Final = (*_CLIENT_OPTIONS, *_pings(_LAZY_EVERY_MS, _LAZY_DEADLINE_MS))
-
 SERVER_OPTIONS: Final = (
-    *_pings(_LAZY_EVERY_MS, _LAZY_DEADLINE_MS),
+    *_PINGS,
     # Let the clients ping as often as they do, instead of telling them to calm down.
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", _PULSE_EVERY_MS // 2),
     ("grpc.http2.max_ping_strikes", 0),
+    # Who connects and says nothing is not waited for: a handshake takes a few round trips.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     # Two agents on one address are a mistake that must be heard of.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

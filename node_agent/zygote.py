@@ -20,17 +20,19 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from node_agent import identity, nodes_root, seclusion
 from node_agent import main as agent
-from node_agent import nodes_root, seclusion
 from node_agent.users import Users
 
 MESSAGE_BYTES = 64 * 1024
-LOG = "agent.log"
+LOG_PATH = str(nodes_root.STORE / "agent.log")
+SETTLED = b"settled"
 APART = (
     seclusion.CLONE_NEWNS
     | seclusion.CLONE_NEWNET
@@ -82,6 +84,7 @@ def _serve(control: socket.socket) -> None:
     cgroups = [os.open(each, os.O_PATH | os.O_DIRECTORY) for each in ground.cgroups]
     with tempfile.TemporaryDirectory() as folder:
         agent.rehearse(Path(folder))
+        identity.rehearse(Path(folder) / "identity")
     own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY)
     try:
         nodes_root.enter(
@@ -94,7 +97,7 @@ def _serve(control: socket.socket) -> None:
     except OSError as error:
         control.send(json.dumps({"name": "", "error": str(error)}).encode())
         return
-    os.environ |= {**nodes_root.ENVIRONMENT, "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    os.environ |= nodes_root.ENVIRONMENT
     gc.collect()
     gc.freeze()  # a collection in a child would write to pages that it shares
     watched: list[socket.socket | int] = [control, woken]
@@ -118,13 +121,28 @@ def _serve(control: socket.socket) -> None:
 
 
 def _live(control: socket.socket, ground: Ground, birth: Birth, options: agent.Options, cgroups: list[int]) -> NoReturn:
-    """The first process of a node, from its birth to its end."""
+    """The first process of a node, from its birth to its end.
+
+    What it touches before it forks the agent it has twice: in memory that is its own, as the agent soon has too. So it
+    has a child settle the node that does not stay, and follows it there.
+    """
     status = 1
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        _settle(ground, birth, cgroups, options.users)
+        for folder in cgroups:
+            joined = os.open(f"{birth.folder}/cgroup.procs", os.O_WRONLY, dir_fd=folder)
+            os.write(joined, b"0")
+            os.close(joined)
+            os.close(folder)
+        _follow(lambda: _settle(ground, birth, options.users))
+        log = os.open(LOG_PATH, os.O_WRONLY | os.O_APPEND)
+        quiet = os.open("/dev/null", os.O_RDONLY)
+        for source, target in ((quiet, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        os.close(quiet)
+        os.close(log)
         seclusion.name_process(birth.name)
         control.send(json.dumps({"name": birth.name}).encode())
         control.close()
@@ -136,24 +154,43 @@ def _live(control: socket.socket, ground: Ground, birth: Birth, options: agent.O
         os._exit(status)
 
 
-def _settle(ground: Ground, birth: Birth, cgroups: list[int], users: Users | None) -> None:
-    """Be where the node shall be: its limits, its namespaces, its root, its name."""
-    for folder in cgroups:
-        joined = os.open(f"{birth.folder}/cgroup.procs", os.O_WRONLY, dir_fd=folder)
-        os.write(joined, b"0")
-        os.close(joined)
-        os.close(folder)
+def _follow(settle: Callable[[], None]) -> None:
+    """Have a child enter namespaces of its own, and go there too. Raises OSError, with the child's words."""
+    hears, says = os.pipe()
+    waits, goes = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(goes)
+            settle()
+            os.write(says, SETTLED)
+            os.read(waits, 1)  # until the parent is there, or has ended
+        except OSError as error:
+            os.write(says, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(says)
+    try:
+        said = os.read(hears, MESSAGE_BYTES)
+        if said != SETTLED:
+            raise OSError(said.decode() or "the process that was to settle the node has ended")
+        child = os.pidfd_open(pid)
+        seclusion.set_namespace(child, APART)
+        os.close(child)
+    finally:
+        for fd in (hears, waits, goes):
+            os.close(fd)
+        os.waitpid(pid, 0)
+
+
+def _settle(ground: Ground, birth: Birth, users: Users | None) -> None:
+    """Be where the node shall be: its namespaces, its root, its name."""
     seclusion.unshare(APART)
     nodes_root.settle(birth.folder, Path(ground.machine))
     socket.sethostname(birth.name)
-    quiet = os.open("/dev/null", os.O_RDONLY)
-    log = os.open(nodes_root.STORE / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(LOG_PATH, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     if users is not None:
         os.fchown(log, users.agent, users.agent)
-    for source, target in ((quiet, 0), (log, 1), (log, 2)):
-        os.dup2(source, target)
-    os.close(quiet)
-    os.close(log)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import grpc
@@ -99,7 +100,10 @@ async def serve(emulation: Emulation, out_dir: Path) -> grpc.aio.Server:
     """Answer on the run's socket, which its owner alone can open. The caller stops the server."""
     server = grpc.aio.server()
     controller_pb2_grpc.add_ControllerServicer_to_server(ControllerService(emulation, out_dir), server)
-    server.add_insecure_port(f"unix:{emulation.place.api_socket}")
+    mask = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix:{emulation.place.api_socket}")
+    finally:
+        os.umask(mask)
     await server.start()
-    emulation.place.api_socket.chmod(0o600)
     return server

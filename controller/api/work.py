@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import grpc
-
 from controller.agents import FINAL_STATES
 from controller.api.live import Context, LiveService, answered, refuse
 from controller.errors import SkyrackError
@@ -141,7 +139,8 @@ class WorkService(LiveService):
         self, request: controller_pb2.RotateCertificatesRequest, context: Context
     ) -> controller_pb2.RotateCertificatesResponse:
         """Give nodes new keys and certificates."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this run has no certificates")
+        rotated = await answered(context, lambda: self._emulation.certificates.rotate(request.nodes))
+        return controller_pb2.RotateCertificatesResponse(rotated=rotated)
 
     async def _job(self, context: Context, call: Callable[[], Awaitable[GatewayJob]]) -> controller_pb2.JobAtGateway:
         """A call's one job, told."""

@@ -48,7 +48,7 @@ def rotate(nodes: tuple[str, ...], run_id: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"rotated": rotated}))
     else:
-        out.print(f"{rotated} nodes have new keys and certificates", markup=False)
+        out.print(f"nodes with new keys and certificates: {rotated}", markup=False)
 
 
 def _utc_text(at_unix_ns: int) -> str:

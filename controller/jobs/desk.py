@@ -133,6 +133,8 @@ class JobDesk:
         """The job now and at every change, until it is final."""
         via = (await self.find(job_id)).via
         async for job in self.gateway(via).watch(job_id, after_revision):
+            if job.state in FINAL_STATES:
+                await self._ended(job)
             yield GatewayJob(via, job)
 
     async def finished(self, job_id: str) -> GatewayJob:
@@ -248,22 +250,25 @@ class JobDesk:
             await asyncio.sleep(REWATCH_S)
 
     async def _ended(self, job: jobs_pb2.Job) -> None:
-        """Remember where its outputs lie, or what it was to keep."""
+        """Remember where its outputs lie, or what it was to keep: before anybody is told that it has ended."""
         spec = job.spec
-        node = self._at_node.pop(spec.id, spec.on_node)
-        await asyncio.to_thread(self.journal.stands, spec.id, "ended")
-        terms = objects_pb2.ObjectTerms(jurisdictions=spec.jurisdictions, transit=spec.transit)
-        for output in job.outputs:
-            info = objects_pb2.ObjectInfo(object=output.object, size_bytes=output.size_bytes, terms=terms)
-            await asyncio.to_thread(self.journal.holds, output.at_node, [info])
-        if job.state == jobs_pb2.JOB_STATE_SUCCEEDED and spec.WhichOneof("program") == "keep":
-            known = [await asyncio.to_thread(self.journal.known, each.object) for each in spec.inputs]
-            kept = [
-                objects_pb2.ObjectInfo(object=each.object, size_bytes=each.size_bytes, terms=spec.keep)
-                for each in known
-                if each is not None
-            ]
-            await asyncio.to_thread(self.journal.holds, node, kept)
+        async with self._alone(spec.id):
+            if spec.id not in self._at_node:  # whoever saw it first has written it down
+                return
+            terms = objects_pb2.ObjectTerms(jurisdictions=spec.jurisdictions, transit=spec.transit)
+            for output in job.outputs:
+                info = objects_pb2.ObjectInfo(object=output.object, size_bytes=output.size_bytes, terms=terms)
+                await asyncio.to_thread(self.journal.holds, output.at_node, [info])
+            if job.state == jobs_pb2.JOB_STATE_SUCCEEDED and spec.WhichOneof("program") == "keep":
+                known = [await asyncio.to_thread(self.journal.known, each.object) for each in spec.inputs]
+                kept = [
+                    objects_pb2.ObjectInfo(object=each.object, size_bytes=each.size_bytes, terms=spec.keep)
+                    for each in known
+                    if each is not None
+                ]
+                await asyncio.to_thread(self.journal.holds, self._at_node[spec.id], kept)
+            await asyncio.to_thread(self.journal.stands, spec.id, "ended")
+            del self._at_node[spec.id]
 
 
 def _check_choice(request: controller_pb2.ViaSubmitRequest) -> None:

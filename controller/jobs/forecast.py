@@ -16,8 +16,8 @@ ALWAYS_S = 60.0  # so long what is said of a path that is there holds without be
 class Forecast:
     """Whom nodes hand over what is bound for others; each answer is of the moment in which it is asked for."""
 
-    def __init__(self, schedule: Schedule, state: Callable[[], Commanded]) -> None:
-        self._schedule, self._state = schedule, state
+    def __init__(self, schedule: Schedule, state: Callable[[], Commanded], time_scale: float = 1.0) -> None:
+        self._schedule, self._state, self._time_scale = schedule, state, time_scale
 
     def forwards(self, pairs: Iterable[tuple[str, str]], t_s: float) -> dict[tuple[str, str], Forward]:
         """For what is at the first node of each pair and bound for the second; for those between too, for their part.
@@ -36,7 +36,7 @@ class Forecast:
                 found[holder, to] = Forward(to, to, 0.0, until_s)
                 continue
             if holder not in arrivals:
-                graph = graph or ContactGraph.of(self._schedule.timeline, t_s, state)
+                graph = graph or ContactGraph.of(self._schedule.timeline, t_s, state, self._time_scale)
                 arrivals[holder] = graph.search(holder, t_s)
             forward = arrivals[holder].forward(to)
             if forward is None:

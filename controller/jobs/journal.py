@@ -139,9 +139,12 @@ class Journal:
         return KnownObject(name, size_bytes, objects_pb2.ObjectTerms.FromString(terms), nodes)
 
     def holds(self, node: str, objects: Iterable[objects_pb2.ObjectInfo]) -> None:
-        """A node has these, whole."""
+        """A node has these, whole. Where they may lie is not forgotten when the same bytes come without terms."""
         statements: list[_Statement] = []
         for info in objects:
+            known = self.known(info.object)
+            if known is not None and known.terms.jurisdictions and not info.terms.jurisdictions:
+                info.terms.CopyFrom(known.terms)
             terms = info.terms.SerializeToString(deterministic=True)
             statements.append((_KNOW_OBJECT, (info.object, info.size_bytes, terms)))
             statements.append(("INSERT OR IGNORE INTO holders VALUES (?, ?)", (info.object, node)))

@@ -19,7 +19,7 @@ ASSUMED_RUN_S = 1.0
 RESULT_BYTES = 128 * 1024
 """The ends of stdout and stderr, which every result has."""
 
-LOOKED_AT = 48
+LOOKED_AT = 24
 """Of a whole shell's nodes so many are looked at: those that can have the job soonest."""
 
 

@@ -24,6 +24,7 @@ AGENT_FOLDERS = ("node_agent", "protos")
 NODE_PACKAGES = (
     "cffi",
     "cryptography",
+    "google-crc32c",
     "grpcio",
     "grpcio-health-checking",
     "grpcio-reflection",

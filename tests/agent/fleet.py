@@ -11,12 +11,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import google_crc32c
 import grpc
+import pytest
 
 from controller.agents import AgentClient
 from controller.authority import Authority, Subject
@@ -30,10 +32,15 @@ ROLES = {"gw": "gateway", "term": "terminal"}
 _SUBNETS = itertools.count()
 
 
-async def until(condition: Callable[[], bool], what: str, deadline_s: float = DONE_DEADLINE_S) -> None:
+async def until(
+    condition: Callable[[], bool | Awaitable[bool]], what: str, deadline_s: float = DONE_DEADLINE_S
+) -> None:
     """Wait for a condition; fails after the deadline."""
     deadline_mono_s = time.monotonic() + deadline_s
-    while not condition():
+    while True:
+        holds = condition()
+        if holds if isinstance(holds, bool) else await holds:
+            return
         assert time.monotonic() < deadline_mono_s, f"not within {deadline_s} s: {what}"
         await asyncio.sleep(0.02)
 
@@ -41,7 +48,9 @@ async def until(condition: Callable[[], bool], what: str, deadline_s: float = DO
 class Agent:
     """One agent beneath its first process, both of which can be killed and started again over the same store."""
 
-    def __init__(self, folder: Path, subject: Subject, options: list[str], authority: Authority) -> None:
+    def __init__(
+        self, folder: Path, subject: Subject, options: list[str], authority: Authority, within: tuple[str, ...] = ()
+    ) -> None:
         name, role, address = subject.name, subject.role, subject.address
         self.name = name
         self.address = address
@@ -50,7 +59,7 @@ class Agent:
         self.store = folder / name
         self.control_socket = folder / f"{name}.sock"
         self.log = folder / f"{name}.log"
-        self._argv = [sys.executable, "-m", "node_agent", "--name", name, "--role", role, "--address", address]
+        self._argv = [*within, sys.executable, "-m", "node_agent", "--name", name, "--role", role, "--address", address]
         self._argv += ["--control-socket", str(self.control_socket), "--store", str(self.store), *options]
         self.process: subprocess.Popen[bytes] | None = None
         self._meeting: asyncio.Task[None] | None = None
@@ -68,16 +77,21 @@ class Agent:
                 await client.certify(self.authority, self.subject)
 
     def pids(self) -> list[int]:
-        """The agent itself, if it lives: the first process forks it, so both have one command line."""
+        """The agent itself, if it lives, and what is being forked for its jobs: all have the first process's command
+        line. The agent is the oldest."""
         assert self.process is not None
         first, children = Path(f"/proc/{self.process.pid}"), ""
         with suppress(OSError):
             children = (first / f"task/{self.process.pid}/children").read_text()
         return [pid for pid in map(int, children.split()) if command_line(pid) == command_line(self.process.pid)]
 
+    def pid(self) -> int:
+        """The agent itself, which lives: others that look like it are about to be programs of jobs."""
+        return min(self.pids())
+
     def signal(self, number: signal.Signals) -> None:
         """Send the agent itself a signal."""
-        os.kill(min(self.pids()), number)  # later ones are about to be programs of jobs
+        os.kill(self.pid(), number)
 
     def kill(self) -> None:
         """kill -9 of the first process, and wait until the agent is gone too. Idempotent."""
@@ -115,7 +129,7 @@ class Fleet:
         self.agents: dict[str, Agent] = {}
         self._subnet = f"127.{100 + os.getpid() % 100}.{(os.getpid() // 100 + next(_SUBNETS)) % 250}"
         self._stack = AsyncExitStack()
-        self.authority = Authority.of(RUN_ID, folder / "authority")
+        self.authority = Authority.of(RUN_ID, folder / RUN_ID / "authority")
 
     async def __aenter__(self) -> Self:
         return self
@@ -137,20 +151,23 @@ class Fleet:
         via: dict[str, str] | None = None,
         seen_from: dict[str, dict[str, str]] | None = None,
         jurisdictions: dict[str, str] | None = None,
+        within: tuple[str, ...] = (),
     ) -> None:
         """Start agents, named "gw…" (gateways), "term…" (terminals) or else (satellites), and wait until they answer.
 
         They know each other, those in `via` at the address given there; `seen_from` has what single nodes see so.
+        `within` is a command that runs each.
         """
-        peers = {name: self.address(1 + number) for number, name in enumerate(nodes)}
-        for name, address in peers.items():
+        peers = {name: self.address(1 + number) for number, name in enumerate([*self.agents, *nodes])}
+        for name in nodes:
+            address = peers[name]
             seen = peers | (via or {}) | (seen_from or {}).get(name, {})
             known = [f"--peer={other}={where}" for other, where in seen.items()]
             jurisdiction = (jurisdictions or {}).get(name, "")
             known += [f"--jurisdiction={jurisdiction}"] if jurisdiction else []
             role = next((role for prefix, role in ROLES.items() if name.startswith(prefix)), "satellite")
             subject = Subject(name, role, address, jurisdiction)
-            self.agents[name] = Agent(self.folder, subject, [*known, *options], self.authority)
+            self.agents[name] = Agent(self.folder, subject, [*known, *options], self.authority, within)
             self.agents[name].start()
         await asyncio.gather(*(agent.ready() for agent in self.agents.values()))
 
@@ -185,6 +202,14 @@ class Fleet:
         return DataPlane(channel)
 
 
+@contextmanager
+def refused(code: grpc.StatusCode, words: str = "") -> Iterator[None]:
+    """What is done here must be refused with this status, in these words among others."""
+    with pytest.raises(grpc.aio.AioRpcError) as answer:
+        yield
+    assert (answer.value.code(), words in (answer.value.details() or "")) == (code, True), answer.value
+
+
 class DataPlane:
     """What other nodes see of an agent."""
 
@@ -201,32 +226,57 @@ class DataPlane:
         offset_bytes: int = 0,
         size_bytes: int | None = None,
         chunk_bytes: int = 65536,
+        terms: objects_pb2.ObjectTerms | None = None,
     ) -> objects_pb2.ObjectInfo:
         """Put the content from an offset, under a name that may not be its own."""
         call = self.objects.Put(timeout=60)
-        requests = put_requests(name, content, offset_bytes, size_bytes, chunk_bytes)
+        requests = put_requests(name, content, offset_bytes, size_bytes, chunk_bytes, terms)
         await call.write(await anext(requests))
         if PUT_ACCEPTED in dict(await call.initial_metadata()):
-            async for request in requests:
-                await call.write(request)
-            await call.done_writing()
+            with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # it has answered early
+                async for request in requests:
+                    await call.write(request)
+                await call.done_writing()
         return await call
 
-    async def keep(self, content: bytes) -> str:
+    async def keep(self, content: bytes, **terms: Any) -> str:
         """Put an object under its own name, and say it."""
         name = object_name(content)
-        await self.put(name, content)
+        await self.put(name, content, terms=objects_pb2.ObjectTerms(**terms))
         return name
+
+    async def stat(self, name: str) -> objects_pb2.ObjectInfo:
+        """What the agent knows of an object."""
+        return await self.objects.Stat(objects_pb2.StatRequest(object=name), timeout=20)
+
+    async def listed(self) -> list[objects_pb2.ObjectInfo]:
+        """All that it has."""
+        return [info async for info in self.objects.List(objects_pb2.ListObjectsRequest(), timeout=20)]
+
+    async def set_terms(self, name: str, **terms: Any) -> objects_pb2.ObjectInfo:
+        """Change an object's terms."""
+        request = objects_pb2.SetTermsRequest(object=name, terms=objects_pb2.ObjectTerms(**terms))
+        return await self.objects.SetTerms(request, timeout=20)
+
+    async def delete(self, name: str) -> bool:
+        """Remove an object; whether it was there."""
+        return (await self.objects.Delete(objects_pb2.DeleteObjectRequest(object=name), timeout=20)).was_here
+
+    async def scrub(self, name: str = "") -> objects_pb2.ScrubReport:
+        """Have it look at one object or all."""
+        return await self.objects.Scrub(objects_pb2.ScrubRequest(object=name), timeout=60)
 
     async def committed_bytes(self, name: str) -> int:
         """What the agent says it keeps."""
         info = await self.objects.Stat(objects_pb2.StatRequest(object=name), timeout=20)
         return info.committed_bytes
 
-    async def get(self, name: str, offset_bytes: int = 0) -> bytes:
-        """Read an object."""
-        request = objects_pb2.GetRequest(object=name, offset_bytes=offset_bytes)
-        return b"".join([response.chunk async for response in self.objects.Get(request, timeout=60)])
+    async def get(self, name: str, offset_bytes: int = 0, length_bytes: int = 0) -> bytes:
+        """Read an object, or a range of one."""
+        request = objects_pb2.GetRequest(object=name, offset_bytes=offset_bytes, length_bytes=length_bytes)
+        chunks = [response async for response in self.objects.Get(request, timeout=60)][1:]
+        assert all(response.crc32c == google_crc32c.value(response.chunk) for response in chunks)
+        return b"".join([response.chunk for response in chunks])
 
     async def run(self, spec: jobs_pb2.JobSpec) -> jobs_pb2.Job:
         """Submit, and wait for the end."""
@@ -235,14 +285,20 @@ class DataPlane:
 
 
 async def put_requests(
-    name: str, content: bytes, offset_bytes: int = 0, size_bytes: int | None = None, chunk_bytes: int = 65536
+    name: str,
+    content: bytes,
+    offset_bytes: int = 0,
+    size_bytes: int | None = None,
+    chunk_bytes: int = 65536,
+    terms: objects_pb2.ObjectTerms | None = None,
 ) -> AsyncIterator[objects_pb2.PutRequest]:
     """The messages of a put."""
     size_bytes = len(content) if size_bytes is None else size_bytes
-    header = objects_pb2.PutRequest.Header(object=name, size_bytes=size_bytes, offset_bytes=offset_bytes)
+    header = objects_pb2.PutRequest.Header(object=name, size_bytes=size_bytes, offset_bytes=offset_bytes, terms=terms)
     yield objects_pb2.PutRequest(header=header)
     for start in range(offset_bytes, len(content), chunk_bytes):
-        yield objects_pb2.PutRequest(chunk=content[start : start + chunk_bytes])
+        chunk = content[start : start + chunk_bytes]
+        yield objects_pb2.PutRequest(chunk=chunk, crc32c=google_crc32c.value(chunk))
 
 
 def object_name(content: bytes) -> str:

@@ -38,7 +38,8 @@ class Load:
     def __init__(self, fleet: Fleet, chance: random.Random, mark: str) -> None:
         self._fleet, self._chance, self._mark = fleet, chance, mark
         self.acknowledged: dict[str, JobSpec] = {}
-        self.cancelled: set[str] = set()
+        self.to_be_cancelled: set[str] = set()
+        self.cancelled: dict[str, Job] = {}  # as Cancel answered
         self.starts = fleet.folder / "starts"
         self.starts.mkdir()
         self.is_over = False
@@ -66,8 +67,8 @@ class Load:
                         await client.submit(spec)
                         self.acknowledged[spec.id] = spec
                         if self._chance.random() < 0.1:
-                            self.cancelled.add(spec.id)  # before it is answered, which may not come
-                            await client.cancel(spec.id)
+                            self.to_be_cancelled.add(spec.id)
+                            self.cancelled[spec.id] = await client.cancel(spec.id)
                         break
                 if self.is_over and spec.id not in self.acknowledged:
                     return
@@ -89,10 +90,8 @@ async def check(load: Load, job: Job, client: AgentClient) -> None:
     assert job.spec == spec
     assert starts <= starts_told(job) == job.attempt or job.state == JOB_STATE_CANCELLED, told
     assert starts <= (spec.max_attempts or 10), told
-    assert (job.state == JOB_STATE_CANCELLED) == (spec.id in load.cancelled) or job.state in (
-        JOB_STATE_SUCCEEDED,
-        JOB_STATE_FAILED,
-    ), told
+    if answered := load.cancelled.get(spec.id):
+        assert (job.state, job.history) == (answered.state, answered.history), told
     if job.state == JOB_STATE_SUCCEEDED:
         assert [output.name for output in job.outputs] == ["a", "b"], told
         assert job.outputs[0].object == object_name(b"z" * OUTPUT_BYTES)
@@ -102,6 +101,8 @@ async def check(load: Load, job: Job, client: AgentClient) -> None:
     elif job.state == JOB_STATE_FAILED:
         assert "the agent ended during attempt" in job.reason, told
         assert spec.max_attempts in (1, 4), told
+    else:
+        assert (job.state, job.spec.id in load.to_be_cancelled) == (JOB_STATE_CANCELLED, True), told
 
 
 @pytest.mark.parametrize("seed", [1, 2])

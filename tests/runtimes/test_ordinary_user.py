@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 
 from controller.launch import sweep
 from tests.runtimes.test_contract import wait_for
+from tests.visible import made_visible
 
 ROOT = Path(__file__).resolve().parents[2]  # its virtual environment is in it
 USER = 12_345
@@ -57,23 +58,6 @@ for kind in ("uid", "gid"):
 os.write(may_go[1], b"x")
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
-
-
-def made_visible(folders: Sequence[Path]) -> str:
-    """Shell commands that let everybody see some folders, in this mount namespace alone: a home may hide Python."""
-    behind: dict[Path, list[Path]] = {}
-    for folder in folders:
-        hidden = next((each for each in reversed(folder.parents) if not each.stat().st_mode & 0o001), None)
-        if hidden is not None:
-            behind.setdefault(hidden, []).append(folder)
-    commands = ["mount -t tmpfs aside /mnt"]
-    for hidden, seen in behind.items():
-        aside = [f"/mnt/{number}" for number, _ in enumerate(seen)]
-        commands += [f"mkdir {at}; mount --bind {folder} {at}" for at, folder in zip(aside, seen, strict=True)]
-        commands.append(f"mount -t tmpfs -o mode=755 shown {hidden}")
-        commands += [f"mkdir -p {folder}; mount --move {at} {folder}" for at, folder in zip(aside, seen, strict=True)]
-        commands += [f"rmdir {at}" for at in aside]
-    return "; ".join(commands)
 
 
 class Shell:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,3 +103,19 @@ def test_a_lost_satellite_is_refused_and_its_work_goes_elsewhere(run_id: str) ->
     assert (job["state"], job["node"], job["policy"]) == ("SUCCEEDED", near, "pinned")
     verdicts = {v["node"]: v["reason"] for v in document("explain", "pinned-1", *of_run)["verdicts"]}
     assert "is down" in verdicts[far]
+
+
+def test_a_killed_controller_knows_its_jobs_when_it_is_resumed(run_id: str) -> None:
+    """After kill -9 and `up --resume`: why a job is where it is, its end, and what was denied."""
+    of_run = ("--run", run_id)
+    line = ("--command", "sleep 2; echo done", "--policy", "spread", "--id", "slow")
+    node = document("submit", "--via", "quito", *line, *of_run)["node"]
+    skyrack("submit", "--via", "quito", "--command", "true", "--jurisdiction", "SG", *of_run, exit_status=2)
+    told = document("explain", "slow", *of_run)
+    os.kill(json.loads(Path(f"/run/skyrack/{run_id}/run.json").read_text())["pid"], signal.SIGKILL)
+    skyrack("up", "--resume", run_id)
+    again = document("explain", "slow", *of_run)
+    assert (again["verdicts"], again["chosen"], again["policy"]) == (told["verdicts"], node, "spread")
+    job = json.loads(skyrack("watch", "slow", "--json", *of_run).stdout)
+    assert (job["state"], job["stdout"], job["policy"]) == ("SUCCEEDED", "done\n", "spread")
+    assert "denied" in {event["kind"] for event in document("audit", *of_run)["events"]}

@@ -16,7 +16,7 @@ from tests.runtimes.test_contract import ignore, specs_of, wait_for
 
 
 def zygotes(run_id: str, nodes: set[int]) -> list[int]:
-    """The processes of a run that are no nodes, the outer one first."""
+    """The processes of a run that are no nodes' first ones: the outer one, the zygote, then agents."""
     return sorted(pid for pid in all_processes() if command_line(pid)[-1:] == [run_id] and pid not in nodes)
 
 
@@ -26,7 +26,7 @@ def test_nodes_die_with_their_zygote_alone() -> None:
     with RunPlace.create("test", Path("/out"), 3) as place:
         try:
             handles = runtime.start(specs_of(place, 3), ignore)
-            outer, zygote = zygotes(place.run_id, {handle.pid for handle in handles})
+            outer, zygote, *_ = zygotes(place.run_id, {handle.pid for handle in handles})
             os.kill(outer, signal.SIGKILL)
             wait_for(lambda: not command_line(outer))
             assert len(runtime.alive(place.run_id)) == 3

@@ -12,16 +12,15 @@ from tests.survival.runs import RTT_TOLERANCE_US, A, B, C, D, up
 NOTICED_S = 15.0
 
 
-def test_a_killed_agent_and_a_removed_container(machine: Machine, tmp_path: Path) -> None:
-    """`kill -9` of an agent, a container removed by somebody: both are lost, in the status and once in the record.
-    The others have their links as commanded, those over the lost ones too: a node's ports and routes are the
+def test_a_killed_node_and_a_removed_container(machine: Machine, tmp_path: Path) -> None:
+    """`kill -9` of a first process, a container removed by somebody: both are lost, in the status and once in the
+    record. The others have their links as commanded, those over the lost ones too: a node's ports and routes are the
     kernel's. `down` leaves nothing of any of them."""
     commands, record = machine.commands, tmp_path / "record"
     run_id = up(machine, tmp_path)
     handles = {node["name"]: node["handle"] for node in commands.document("status")["nodes"]}
     first = commands.run("docker", "inspect", "--format", "{{.State.Pid}}", handles[B]).strip()
-    (agent,) = (commands.root / f"proc/{first}/task/{first}/children").read_text().split()
-    machine.kill(int(agent))
+    machine.kill(int(first))
     commands.run("docker", "rm", "--force", handles[D])
 
     def down() -> dict[str, str]:

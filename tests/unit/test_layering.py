@@ -21,6 +21,7 @@ OWNERS = {
     "docker": ("controller/runtime/docker.py",),
     "sgp4": ("controller/orbit/",),
     "grpc": ("controller/api/", "controller/agents.py", "node_agent/"),
+    "wasmtime": ("node_agent/wasm.py",),
     "plotly": ("controller/record/",),
     "rich": ("controller/cli/",),
     "click": ("controller/cli/",),

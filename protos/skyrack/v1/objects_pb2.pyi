@@ -122,10 +122,13 @@ class PutRequest(_message.Message):
         SIZE_BYTES_FIELD_NUMBER: _builtins.int
         OFFSET_BYTES_FIELD_NUMBER: _builtins.int
         TERMS_FIELD_NUMBER: _builtins.int
+        FOR_JOB_FIELD_NUMBER: _builtins.int
         object: _builtins.str
         size_bytes: _builtins.int
         offset_bytes: _builtins.int
         """Where the first chunk belongs. At most what Stat calls committed_bytes."""
+        for_job: _builtins.str
+        """The job that it is brought for: it may go when that is over. Empty: it stays until it is deleted."""
         @_builtins.property
         def terms(self) -> Global___ObjectTerms: ...
         def __init__(
@@ -135,10 +138,11 @@ class PutRequest(_message.Message):
             size_bytes: _builtins.int = ...,
             offset_bytes: _builtins.int = ...,
             terms: Global___ObjectTerms | None = ...,
+            for_job: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "offset_bytes", b"offset_bytes", "size_bytes", b"size_bytes", "terms", b"terms"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["for_job", b"for_job", "object", b"object", "offset_bytes", b"offset_bytes", "size_bytes", b"size_bytes", "terms", b"terms"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

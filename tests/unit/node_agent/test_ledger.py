@@ -184,10 +184,10 @@ async def test_objects_of_open_jobs_are_needed(journal: Journal) -> None:
     ledger = Ledger(journal)
     name = "sha256:" + "5a" * 32
     await ledger.accept(job("a", inputs=[JobInput(object=name)]))
-    assert ledger.needs(name)
-    assert not ledger.needs("sha256:" + "5b" * 32)
+    assert ledger.need_of(name) == "job a is open"
+    assert not ledger.need_of("sha256:" + "5b" * 32)
     await ledger.advance("a", JOB_STATE_CANCELLED, "on request")
-    assert not ledger.needs(name)
+    assert not ledger.need_of(name)
 
 
 async def test_deadlines_are_those_of_open_jobs(journal: Journal) -> None:

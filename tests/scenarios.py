@@ -1,0 +1,429 @@
+"""What an executor is put through, with users of their own and without; see `tests.executing`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from protos.skyrack.v1.jobs_pb2 import JobInput, JobLimits, JobSpec
+from tests.executing import (
+    Answer,
+    Node,
+    command,
+    main,
+    processes_with,
+    python,
+    scenario,
+    second_life,
+    shared_memory_segments,
+    shell,
+    state,
+    told,
+    until,
+)
+
+COUNT = """
+import itertools, os, time
+for count in itertools.count():
+    with open(os.environ["SKYRACK_OUTPUT_DIR"] + "/count", "w") as file:
+        file.write(str(count))
+    time.sleep(0.01)
+"""
+# Writes its checkpoint as is usual: aside, then renamed. Goes on from the one that it finds.
+STEPS = """
+import os, tempfile, time
+path = os.environ["SKYRACK_CHECKPOINT"]
+step = int(open(path).read()) if os.path.exists(path) else 0
+print("from", step, flush=True)
+while step < 100:
+    step += 1
+    fd, aside = tempfile.mkstemp(dir=os.path.dirname(path))
+    os.write(fd, str(step).encode())
+    os.close(fd)
+    os.rename(aside, path)
+    time.sleep(0.1)
+"""
+
+
+@scenario
+async def odd_outputs(node: Node) -> Answer:
+    """Outputs that are no plain files, or that nobody may read; and one of the job's folders swapped for a link."""
+    script = """
+cd $SKYRACK_OUTPUT_DIR
+echo plain > plain
+mkdir -p closed/inner && echo hidden > closed/inner/file && chmod 000 closed/inner/file closed/inner closed
+ln -s /etc/passwd link; ln -s / root; mkfifo pipe
+mkdir empty
+printf x > "$(printf 'bad\\377name')"
+"""
+    ended = told(await node.run(shell("odd", script)))
+    swap = 'cd "$HOME" && mv output elsewhere && ln -s /etc output && rm -rf elsewhere tmp inputs'
+    swapped = told(await node.run(shell("swap", swap)))
+    return {"odd": ended, "swapped": swapped, "left": os.listdir(node.folder / "scratch")}
+
+
+@scenario
+async def too_many_outputs(node: Node) -> Answer:
+    """More files than can be told of, and folders that nest without end."""
+    many = await node.run(python("many", """
+import os
+os.chdir(os.environ["SKYRACK_OUTPUT_DIR"])
+for number in range(5000):
+    open(str(number), "w").close()
+"""))  # fmt: skip
+    deep = await node.run(python("deep", """
+import os
+os.chdir(os.environ["SKYRACK_OUTPUT_DIR"])
+for _ in range(3000):
+    os.mkdir("d"); os.chdir("d")
+"""))  # fmt: skip
+    return {"many": told(many), "deep": told(deep), "left": os.listdir(node.folder / "scratch")}
+
+
+@scenario
+async def limits(node: Node) -> Answer:
+    """Each limit, passed."""
+    forked = """
+import os, time
+for _ in range(4):
+    if not os.fork():
+        taken = bytearray(os.urandom(1024)) * 40_000
+        time.sleep(60)
+time.sleep(60)
+"""
+    shared = """
+import os, time
+taken = bytearray(os.urandom(1024)) * 60_000
+for _ in range(4):
+    if not os.fork():
+        time.sleep(1.2)
+        os._exit(0)
+time.sleep(1.2)
+"""
+    many_files = """
+import os
+os.chdir(os.environ["TMPDIR"])
+for number in range(100):
+    with open(str(number), "wb") as file:
+        file.write(bytes(1_000_000))
+import time; time.sleep(60)
+"""
+    one_file = "head -c 100000000 /dev/zero > $TMPDIR/big; echo $?"
+    mib = 2**20
+    one = python("one", "bytearray(10**9)", memory_bytes=256 * mib)
+    specs = {
+        "wall": command("wall", "sleep", "60", wall_s=0.5),
+        "cpu": shell("cpu", "while true; do true; done", cpu_s=1),
+        "address_space": one,
+        "memory_of_all": python("all", forked, memory_bytes=128 * mib),
+        "memory_shared": python("shared", shared, memory_bytes=128 * mib),
+        "disk": python("disk", many_files, disk_bytes=20 * mib),
+        "file": shell("file", one_file, disk_bytes=20 * mib),
+    }
+    return {name: told(await node.run(spec)) for name, spec in specs.items()}
+
+
+@scenario
+async def inputs_are_no_disk_used(node: Node) -> Answer:
+    """A job with a large input and a small limit of disk."""
+    name = await node.keep(os.urandom(30_000_000))
+    spec = shell("given", "sleep 0.7; wc -c < $SKYRACK_INPUTS", disk_bytes=2**20)
+    spec.inputs.append(JobInput(object=name))
+    return told(await node.run(spec))
+
+
+@scenario
+async def suspended(node: Node) -> Answer:
+    """A counter that is stopped for longer than its wall limit, and goes on."""
+    execution = await node.start(python("count", COUNT, wall_s=4))
+    ending = asyncio.create_task(execution.ended())
+    path = node.scratch("count") / "output/count"
+
+    def count() -> int:
+        with open(path) as file:
+            return int(file.read() or -1)
+
+    await until(lambda: path.exists() and count() > 5, "it counts")
+    await execution.suspend()
+    stood = count()
+    await asyncio.sleep(5)
+    still = count()
+    await execution.resume()
+    await until(lambda: count() > stood + 5, "it counts on")
+    ended = told(await ending)
+    return {"stood": stood, "still": still, "ended": ended}
+
+
+@scenario
+async def suspended_and_cancelled(node: Node) -> Answer:
+    """A job that is stopped is cancelled, and so is one that runs; each with a daemon."""
+    answer: Answer = {}
+    for name, is_stopped in (("stopped", True), ("running", False)):
+        mark = f"9{os.getpid()}{len(answer)}"
+        execution = await node.start(shell(name, f"setsid sleep {mark} & sleep {mark}"))
+        ending = asyncio.create_task(execution.ended())
+        await until(lambda mark=mark: len(processes_with(f"sleep\0{mark}")) == 2, "both sleep")  # type: ignore[misc]
+        if is_stopped:
+            await execution.suspend()
+        ending.cancel()
+        await asyncio.wait({ending})
+        answer[name] = {"cancelled": ending.cancelled(), "left": processes_with(f"sleep\0{mark}")}
+    answer["scratch"] = os.listdir(node.folder / "scratch")
+    return answer
+
+
+@scenario
+async def checkpoints(node: Node) -> Answer:
+    """A job is cancelled half-way, and goes on from its last checkpoint."""
+    execution = await node.start(python("steps", STEPS))
+    ending = asyncio.create_task(execution.ended())
+    await until(lambda: len(node.checkpoints) >= 2, "two checkpoints are kept")
+    await execution.suspend()
+    at_suspend = int(node.content(node.checkpoints[-1]))
+    in_folder = int((node.scratch("steps") / "checkpoint/state").read_bytes()) if os.geteuid() == 0 else at_suspend
+    ending.cancel()
+    await asyncio.wait({ending})
+    spec = python("again", STEPS, wall_s=0.5)
+    ended = told(await node.run(spec, node.checkpoints[-1]))
+    return {"at_suspend": at_suspend, "in_folder": in_folder, "kept": len(node.checkpoints), "ended": ended}
+
+
+@scenario
+async def killed(node: Node) -> Answer:
+    """The agent of a job with a checkpoint and a daemon is killed."""
+    mark = f"9{os.getppid()}7"
+    (node.folder / "mark").write_text(mark)
+    execution = await node.start(shell("left", f"echo so-far > $HOME/new; mv $HOME/new $SKYRACK_CHECKPOINT;"
+                                               f"setsid sleep {mark} & sleep {mark}"))  # fmt: skip
+    assert execution is not None
+    await until(lambda: len(processes_with(f"sleep\0{mark}")) == 2, "both sleep")
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still here")
+
+
+@second_life
+async def killed_again(node: Node) -> Answer:
+    """Nothing runs of the job, and its checkpoint is there."""
+    left = processes_with(f"sleep\0{(node.folder / 'mark').read_text()}")
+    name = await node.executor.rescue("left")
+    assert name is not None
+    nothing = await node.executor.rescue("nothing")
+    await node.executor.clear_all()
+    return {
+        "left": left,
+        "checkpoint": node.content(name).decode(),
+        "nothing": nothing,
+        "scratch": os.listdir(node.folder / "scratch"),
+    }
+
+
+@scenario
+async def printed(node: Node) -> Answer:
+    """Little and much, and a second attempt."""
+    (small,) = [await node.run(shell("small", "echo out; echo err >&2"))]
+    loud = await node.run(shell("loud", "head -c 20000000 /dev/zero | tr '\\0' a; echo end"))
+    following = await node.start(shell("followed", "for i in 1 2 3; do echo $i; sleep 0.3; done"))
+
+    async def follow() -> list[tuple[int, str]]:
+        return [(at, data.decode()) async for at, data in node.logs.read("followed", "stdout", follow=True)]
+
+    pieces, _ = await asyncio.gather(follow(), following.ended())
+    first = await node.run(shell("twice", "echo one, long"))
+    second = await node.run(shell("twice", "echo two"))
+    return {
+        "small": told(small),
+        "loud_kept": node.logs.size_bytes("loud", "stdout"),
+        "loud_end": loud.stdout[-5:].decode(),
+        "loud_tail": len(loud.stdout),
+        "pieces": pieces,
+        "twice": [first.stdout.decode(), second.stdout.decode()],
+        "files": sorted(os.listdir(node.folder / "logs")),
+    }
+
+
+@scenario
+async def wasm(node: Node) -> Answer:
+    """Modules that end well, badly, and not at all."""
+    answer: Answer = {}
+    texts = {path.stem: path.read_bytes() for path in (Path(__file__).parent / "agent/wasm").glob("*.wat")}
+    for name in ("sums", "sums", "traps", "loops", "copies", "grows", "exits"):
+        spec = JobSpec(id=f"{name}-{len(answer)}", wasm_object=await node.keep(texts[name]), arguments=["one", "two"])
+        spec.environment["TINT"] = "red"
+        spec.limits.CopyFrom(JobLimits(fuel=100_000 if name == "loops" else 0, memory_bytes=16 * 2**20))
+        spec.inputs.append(JobInput(object=await node.keep(b"twelve bytes")))
+        ended = await node.run(spec)
+        contents = {each.name: node.content(each.object).decode() for each in ended.outputs}
+        answer[spec.id] = told(ended) | {"contents": contents}
+    for name, content in (("nonsense", b"\0asm nonsense"), ("imports", texts["imports"])):
+        spec = JobSpec(id=name, wasm_object=await node.keep(content))
+        answer[name] = told(await node.run(spec))
+    return answer
+
+
+@scenario
+async def overhead(node: Node) -> Answer:
+    """An empty program beneath the executor, and bare, by turns."""
+    ours_s, bare_s = [], []
+    for number in range(60):
+        start_s = time.perf_counter()
+        await node.run(command(f"empty{number}", "true"))
+        middle_s = time.perf_counter()
+        await asyncio.to_thread(subprocess.run, ["true"], check=True)
+        ours_s.append(middle_s - start_s)
+        bare_s.append(time.perf_counter() - middle_s)
+    return {"ours_ms": 1e3 * statistics.median(ours_s), "bare_ms": 1e3 * statistics.median(bare_s)}
+
+
+@scenario
+async def apart(node: Node) -> Answer:
+    """Jobs with users of their own, who try to reach what is not theirs. Wants users of their own."""
+    other = await node.start(shell("other", "echo secret > $HOME/mine; chmod 666 $HOME/mine; sleep 60"))
+    others_end = asyncio.create_task(other.ended())
+    await until(lambda: (node.scratch("other") / "mine").exists(), "the other has written")
+    kept = await node.keep(b"kept")
+    (node.folder / "keys").mkdir(mode=0o700)
+    (node.folder / "keys" / "node.pem").write_text("key")
+    control = node.folder / "control.sock"
+    mask = os.umask(0o177)
+    listener = await asyncio.start_unix_server(lambda *_: None, control)
+    os.umask(mask)
+    reached = {
+        "object": node.folder / "objects" / kept.removeprefix("sha256:"),
+        "key": node.folder / "keys/node.pem",
+        "other's file": node.scratch("other") / "mine",
+        "agent's memory": Path(f"/proc/{os.getpid()}/mem"),
+        "agent's environment": Path(f"/proc/{os.getpid()}/environ"),
+        "agent's files": Path(f"/proc/{os.getpid()}/fd"),
+        "other's environment": Path(f"/proc/{other.pid}/environ"),
+        "first process's environment": Path("/proc/1/environ"),
+        "scratch": node.folder / "scratch",
+    }
+    code = f"""
+import json, os, signal, socket
+tried = {{}}
+for name, path in { ({name: str(path) for name, path in reached.items()})!r}.items():
+    try:
+        os.listdir(path) if name in ("scratch", "agent's files") else open(path, "rb").read(1)
+        tried[name] = "reached"
+    except OSError as error:
+        tried[name] = error.strerror
+for name, pid in (("agent", {os.getpid()}), ("first process", 1), ("other", {other.pid})):
+    try:
+        os.kill(pid, signal.SIGTERM)
+        tried["signal to " + name] = "reached"
+    except OSError as error:
+        tried["signal to " + name] = error.strerror
+try:
+    socket.socket(socket.AF_UNIX).connect({str(control)!r})
+    tried["control socket"] = "reached"
+except OSError as error:
+    tried["control socket"] = error.strerror
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
+print(json.dumps([tried, {{key: status[key] for key in ("Uid", "Gid", "Groups", "CapPrm", "CapEff", "NoNewPrivs")}}]))
+"""
+    ended = told(await node.run(python("spy", code)))
+    listener.close()
+    others_end.cancel()
+    await asyncio.wait({others_end})
+    return ended
+
+
+@scenario
+async def escapees(node: Node) -> Answer:
+    """A daemon without the job's environment, session or parent, while the job lives and when it has ended."""
+    mark = f"9{os.getpid()}3"
+    daemon = f"env -i setsid sh -c 'env -i setsid sleep {mark} & exit' & wait"
+    execution = await node.start(shell("lasts", f"{daemon}; sleep 60"))
+    ending = asyncio.create_task(execution.ended())
+    await until(lambda: bool(processes_with(f"sleep\0{mark}")), "it has escaped")
+    await execution.suspend()
+    (pid,) = processes_with(f"sleep\0{mark}")
+    stopped = state(pid)
+    ending.cancel()
+    await asyncio.wait({ending})
+    after_cancel = processes_with(f"sleep\0{mark}")
+    ended = told(await node.run(shell("ends", daemon)))
+    return {"state": stopped, "after_cancel": after_cancel, "ended": ended, "after": processes_with(f"sleep\0{mark}")}
+
+
+@scenario
+async def spoilt(node: Node) -> Answer:
+    """A job that leaves things in the folders that all share, and one that takes all processes that it may have."""
+    left = """
+import os, time
+for folder in ("/tmp", "/dev/shm"):
+    os.chdir(folder)
+    os.makedirs("a/b/c"); open("a/b/c/file", "w").close(); os.chmod("a/b", 0)
+    os.symlink("/etc", "link"); os.mkfifo("pipe")
+    try:
+        with open("big", "wb") as file:
+            while True:
+                file.write(bytes(1 << 20))
+    except OSError as error:
+        print(error.strerror)
+import ctypes
+print(ctypes.CDLL(None).shmget(1234, 1 << 20, 0o1600) >= 0)
+"""
+    bomb = """
+import os, time
+count = 0
+try:
+    while True:
+        if not os.fork():
+            time.sleep(60)
+        count += 1
+except OSError as error:
+    print(count, error.strerror, flush=True)
+"""
+    spoiler = told(await node.run(python("spoiler", left)))
+    after = {folder: os.listdir(folder) for folder in ("/tmp", "/dev/shm")}  # noqa: S108
+    shared = shared_memory_segments()
+    bomber = told(await node.run(python("bomber", bomb)))
+    users = [entry for entry in os.listdir("/proc") if entry.isdigit()]
+    return {"spoiler": spoiler, "after": after, "shared": shared, "bomber": bomber, "processes": len(users)}
+
+
+@scenario
+async def network(node: Node) -> Answer:
+    """What sockets a job may make, with the network and without; and ways around the filter."""
+    code = """
+import ctypes, json, mmap, os, platform, socket
+made = {}
+for family in ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_VSOCK", "AF_UNIX"):
+    try:
+        socket.socket(getattr(socket, family), socket.SOCK_DGRAM).close()
+        made[family] = "made"
+    except OSError as error:
+        made[family] = error.strerror
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*arguments):
+    answer = libc.syscall(*map(ctypes.c_long, arguments))
+    return "made" if answer >= 0 else os.strerror(ctypes.get_errno())
+params = ctypes.create_string_buffer(120)
+made["io_uring"] = call(425, 4, ctypes.addressof(params))
+if platform.machine() == "x86_64":
+    made["x32"] = call(41 | 0x40000000, 2, 1, 0)
+    code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code.write(bytes.fromhex("53 b814000000 cd80 5b c3"))  # push rbx; mov eax, 20; int 0x80; pop rbx; ret
+    entry = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+    made["i386"] = "made" if entry() >= 0 else os.strerror(-entry())
+print(json.dumps(made))
+"""
+    asked = python("asked", code)
+    asked.network = True
+    inherited = shell("inherited", f"exec {sys.executable} -c 'import socket; socket.socket()'")
+    return {
+        "not asked": told(await node.run(python("not-asked", code))),
+        "asked": told(await node.run(asked)),
+        "inherited": told(await node.run(inherited)),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
