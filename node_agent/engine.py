@@ -121,12 +121,9 @@ class Engine:
             record = self._ledger.record(job_id)
             if not record.is_final:
                 self._go_on(record)
-        for job_id in self._ledger.due_back_ids():
-            self._send_back(job_id)
-        for job_id in self._store.jobs():
-            known = self._ledger.find(job_id)
-            if known is not None and known.is_final and not known.due_back:
-                await self._store.release(job_id)
+        for job_id in {*self._ledger.due_back_ids(), *self._store.jobs()}:
+            if (known := self._ledger.find(job_id)) and known.is_final:
+                self._wind_up(job_id)
         self._expiring = asyncio.create_task(self._expire_in_time())
 
     async def submit(self, spec: jobs_pb2.JobSpec, submitted_by: str = "") -> jobs_pb2.Job:
@@ -183,7 +180,7 @@ class Engine:
         if task := self._sending.pop(job_id, None):
             task.cancel()
         if record.is_final:
-            await self._store.release(job_id)
+            self._wind_up(job_id)
 
     async def job(self, job_id: str) -> jobs_pb2.Job:
         """One job. Raises NotFound."""
@@ -273,7 +270,7 @@ class Engine:
                 raise InvalidArgument(f"job {job_id} was never handed in at {self._node}")
             held.custodian, held.submitted_by, held.moved_bytes, held.revision = "", self._node, 0, 1
             await self._ledger.accept(held, due_back=job.spec.return_to not in ("", self._node))
-            self._send_back(job_id)
+            self._wind_up(job_id)
             return
         check_same_order(record.job, job.spec)
         await self._ledger.settled(job_id)
@@ -282,8 +279,7 @@ class Engine:
         await self._interrupt(job_id)
         if not record.is_final:
             await self._courier.conclude(job_id, held)
-        if record.due_back:
-            self._send_back(job_id)
+        self._wind_up(job_id)
 
     async def _cancel(self, job_id: str) -> jobs_pb2.Job:
         record = self._ledger.record(job_id)
@@ -332,8 +328,8 @@ class Engine:
 
     # --- the way back ---
 
-    def _send_back(self, job_id: str) -> None:
-        """See to it that a result gets to where it shall go."""
+    def _wind_up(self, job_id: str) -> None:
+        """See to it that the result of a job that has ended gets to where it shall go, and nothing of the job stays."""
         if job_id not in self._sending:
             task = self._sending[job_id] = asyncio.create_task(self._back(job_id), name=f"result of {job_id}")
             task.add_done_callback(lambda done: self._sent(job_id, done))
@@ -342,7 +338,7 @@ class Engine:
         record = self._ledger.record(job_id)
         deadline_emu_ns = record.job.spec.deadline_emu_ns
         # Who has wished its end, or knows that its deadline has passed, does not wait for it.
-        if not record.cancel_requested:
+        if record.due_back and not record.cancel_requested:
             await first_of(
                 self._courier.bring_back(job_id),
                 self._sky.until(deadline_emu_ns) if deadline_emu_ns else asyncio.Event().wait(),
@@ -388,8 +384,8 @@ class Engine:
         if self._tasks.get(job_id) is task:
             del self._tasks[job_id]
             record = self._ledger.record(job_id)
-            if record.is_final and record.due_back:
-                self._send_back(job_id)
+            if record.is_final:
+                self._wind_up(job_id)
         if not task.cancelled() and (error := task.exception()):
             _log.error("job %s: the agent could not lead it on", job_id, exc_info=error)
 
@@ -493,3 +489,4 @@ class Engine:
         if not record.is_final:
             record.due_back = False  # who handed it in knows its deadline too
             await self._ledger.advance(job_id, JOB_STATE_EXPIRED, "its deadline has passed")
+            self._wind_up(job_id)
