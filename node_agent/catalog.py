@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,8 +12,10 @@ from node_agent.journal import Journal, Statement
 from node_agent.terms import Terms
 
 PUT: Final = "put"
-JOB: Final = "job "
 """Why an object is here: a client, or another node, put it."""
+
+NOBODYS: Final = ""
+JOB: Final = "job "
 
 _SCHEMA_SQL: Final = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -33,7 +36,7 @@ _DROP_SQL: Final = "DELETE FROM objects WHERE name = ?"
 
 def for_job(job_id: str) -> str:
     """Why an object is here: a job needs it, or made it."""
-    return f"job {job_id}"
+    return f"{JOB}{job_id}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,10 @@ class Catalog:
     def __init__(self, journal: Journal) -> None:
         journal.ensure(_SCHEMA_SQL)
         self._journal = journal
-        self._rows = {row.name: row for row in map(_row, journal.read("SELECT * FROM objects"))}
+        self._rows: dict[str, Row] = {}
+        self._of_reason: defaultdict[str, set[str]] = defaultdict(set)  # under NOBODYS those that have none
+        for row in map(_row, journal.read("SELECT * FROM objects")):
+            self._know(row.name, row)
 
     def find(self, name: str) -> Row | None:
         """One, if it is known."""
@@ -66,6 +72,14 @@ class Catalog:
     def rows(self) -> list[Row]:
         """All, by name."""
         return sorted(self._rows.values(), key=lambda row: row.name)
+
+    def rows_for(self, reason: str) -> list[Row]:
+        """Those that are kept for a reason, by name; with NOBODYS, those that nobody has one for."""
+        return sorted((self._rows[name] for name in self._of_reason.get(reason, ())), key=lambda row: row.name)
+
+    def reasons(self) -> set[str]:
+        """All for which an object is kept."""
+        return {*self._of_reason} - {NOBODYS}
 
     async def keep(self, row: Row) -> None:
         """A new row, or another content of one. Raises Exhausted."""
@@ -92,10 +106,18 @@ class Catalog:
 
     async def _write(self, name: str, row: Row | None, statement: Statement) -> None:
         await self._journal.write(statement)
-        if row is None:
-            self._rows.pop(name, None)
-        else:
+        self._know(name, row)
+
+    def _know(self, name: str, row: Row | None) -> None:
+        before = self._rows.pop(name, None)
+        for reason in (before.reasons or {NOBODYS}) if before else ():
+            self._of_reason[reason].discard(name)
+            if not self._of_reason[reason]:
+                del self._of_reason[reason]
+        if row is not None:
             self._rows[name] = row
+            for reason in row.reasons or {NOBODYS}:
+                self._of_reason[reason].add(name)
 
 
 def _row(values: tuple[str, int, str, int, str, int, str, str, int]) -> Row:

@@ -18,7 +18,17 @@ from typing import TypeVar
 
 from node_agent.catalog import PUT, for_job
 from node_agent.contact import Contacts
-from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound, OutOfRange, Refusal
+from node_agent.errors import (
+    AlreadyExists,
+    DataLoss,
+    Exhausted,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    Refusal,
+)
 from node_agent.ledger import Ledger
 from node_agent.logs import STREAMS, JobLogs, Stream
 from node_agent.outputs import why_kept
@@ -27,6 +37,7 @@ from node_agent.peer import Break, Peer
 from node_agent.sky import Sky
 from node_agent.states import AT_NODE, FINAL, away_inputs, label, own_inputs, program_objects
 from node_agent.store import ObjectStore
+from node_agent.waiting import first_of
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_IN_TRANSIT,
@@ -43,6 +54,8 @@ MAX_CORRUPTED = 3
 NOT_YET_S = 2.0
 """Between two questions to the node that runs it while another has custody."""
 RELEASE_S = 10.0
+ASK_AGAIN_S = 10.0
+"""Between two questions to who fetches a result whether he has it by now."""
 
 
 class _LostThereError(Exception):
@@ -135,32 +148,45 @@ class Courier:
     # --- back ---
 
     async def bring_back(self, job_id: str) -> None:
-        """Bring a result nearer to where it shall go, by way of a node between where that is sooner. After: one has it.
+        """Bring a result nearer to where it shall go, by way of a node between where that is sooner. After: one has it,
+        or nobody wants it any more.
 
-        Who handed the job in fetches its result where a path leads here; then this waits until it is cancelled.
+        Who handed the job in fetches its result where a path leads here, and is only asked whether he has it.
         """
         job = self._job(job_id)
         is_fetched = job.submitted_by in ("", job.spec.return_to)
         patience = Patience(self._sky)
         while True:
             via = await patience.until_contact(job.spec.return_to, lambda _: None, between=True)
-            if via == job.spec.return_to and is_fetched:
-                await self._sky.changed()
-                continue
+            asks_only = is_fetched and via == job.spec.return_to
             try:
-                await self._contacts.do(via, partial(self._give_back, job))
+                if await self._contacts.do(via, partial(self._give_back, job, asks_only=asks_only)):
+                    return
+            except (InvalidArgument, AlreadyExists, PermissionDenied) as never:
+                _log.error("job %s: %s does not want its result: %s", job_id, via, never)
+                if via == job.spec.return_to:
+                    return
             except (Break, Refusal) as no:
                 _log.info("job %s: its result cannot go to %s now: %s", job_id, via, no)
                 await patience.after_break()
-            else:
-                return
+                continue
+            await first_of(self._sky.changed(), asyncio.sleep(ASK_AGAIN_S))
 
-    async def _give_back(self, job: jobs_pb2.Job, peer: Peer) -> None:
-        for output in job.outputs:
+    async def _give_back(self, job: jobs_pb2.Job, peer: Peer, *, asks_only: bool) -> bool:
+        """Whether the peer has the result now, or does not want it."""
+        known = await peer.job(job.spec.id)
+        if known is not None and known.state in FINAL:
+            return True
+        if known is None and peer.node == job.spec.return_to:
+            return True  # it has lost the job: nobody will ask for this
+        if asks_only:
+            return False
+        for output in () if job.spec.keep_outputs_on_node else job.outputs:
             committed_bytes = await peer.committed_bytes(output.object)
             if committed_bytes < output.size_bytes or not output.size_bytes:
                 await peer.put(self._store, output.object, committed_bytes, lambda _: None, for_job=job.spec.id)
         await peer.give_back(job)
+        return True
 
     async def _release(self, job_id: str) -> None:
         """Let who had the job forget what it kept for the way back. Best done at once; no harm where that fails."""

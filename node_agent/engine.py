@@ -30,6 +30,7 @@ from node_agent.states import (
     backoff_s,
     check_jurisdiction,
     check_same,
+    check_same_order,
     check_spec,
     label,
     own_inputs,
@@ -120,12 +121,9 @@ class Engine:
             record = self._ledger.record(job_id)
             if not record.is_final:
                 self._go_on(record)
-        for job_id in self._ledger.due_back_ids():
-            self._send_back(job_id)
-        for job_id in self._store.jobs():
-            known = self._ledger.find(job_id)
-            if known is not None and known.is_final and not known.due_back:
-                await self._store.release(job_id)
+        for job_id in {*self._ledger.due_back_ids(), *self._store.jobs()}:
+            if (known := self._ledger.find(job_id)) and known.is_final:
+                self._wind_up(job_id)
         self._expiring = asyncio.create_task(self._expire_in_time())
 
     async def submit(self, spec: jobs_pb2.JobSpec, submitted_by: str = "") -> jobs_pb2.Job:
@@ -171,13 +169,18 @@ class Engine:
         await uninterrupted(self._take_result(job))
 
     async def release(self, job_id: str) -> None:
-        """The result of a job is safe elsewhere: it need not be brought there. After: on disk."""
-        if record := self._ledger.find(job_id):
-            await self._ledger.sent_back(job_id)
-            if task := self._sending.pop(job_id, None):
-                task.cancel()
-            if record.is_final:
-                await self._store.release(job_id)
+        """The result of a job is safe elsewhere: it need not be brought there, nor waited for. After: on disk."""
+        record = self._ledger.find(job_id)
+        if record is None:
+            return
+        await self._ledger.settled(job_id)
+        if not record.is_final and not runs_here(record.job.spec, self._node):
+            await uninterrupted(self._let_go(record))
+        await self._ledger.sent_back(job_id)
+        if task := self._sending.pop(job_id, None):
+            task.cancel()
+        if record.is_final:
+            self._wind_up(job_id)
 
     async def job(self, job_id: str) -> jobs_pb2.Job:
         """One job. Raises NotFound."""
@@ -232,7 +235,8 @@ class Engine:
             raise Exhausted(f"{self._node} has {self._ledger.open_jobs} open jobs, as many as it takes: later, again")
         job = accepted(spec, self._node, time.time_ns(), self._sky.now_emu_ns)
         job.submitted_by = submitted_by
-        record = await self._ledger.accept(job, due_back=spec.return_to not in ("", self._node))
+        is_due_back = job.state not in FINAL and spec.return_to not in ("", self._node)
+        record = await self._ledger.accept(job, due_back=is_due_back)
         if not record.is_final:
             self._go_on(record)
             if spec.deadline_emu_ns:
@@ -247,24 +251,35 @@ class Engine:
             await self._ledger.take_back(job_id)
             self._start(job_id, self._live)
 
+    async def _let_go(self, record: Record) -> None:
+        """A job that was handed on has its result where that was to go."""
+        await self._interrupt(record.job.spec.id)
+        if not record.is_final:
+            reason = "let go of here: its result has come back another way"
+            await self._ledger.advance(record.job.spec.id, JOB_STATE_CANCELLED, reason)
+
     async def _take_result(self, job: jobs_pb2.Job) -> None:
         job_id = job.spec.id
         record = self._ledger.find(job_id)
+        held = jobs_pb2.Job()
+        held.CopyFrom(job)
+        for output in () if job.spec.keep_outputs_on_node else held.outputs:
+            output.at_node = self._node
         if record is None:
-            held = jobs_pb2.Job()
-            held.CopyFrom(job)
+            if job.spec.return_to == self._node:
+                raise InvalidArgument(f"job {job_id} was never handed in at {self._node}")
             held.custodian, held.submitted_by, held.moved_bytes, held.revision = "", self._node, 0, 1
             await self._ledger.accept(held, due_back=job.spec.return_to not in ("", self._node))
-            self._send_back(job_id)
+            self._wind_up(job_id)
             return
+        check_same_order(record.job, job.spec)
         await self._ledger.settled(job_id)
         if record.is_final or runs_here(record.job.spec, self._node):
             return
         await self._interrupt(job_id)
         if not record.is_final:
-            await self._courier.conclude(job_id, job)
-        if record.due_back:
-            self._send_back(job_id)
+            await self._courier.conclude(job_id, held)
+        self._wind_up(job_id)
 
     async def _cancel(self, job_id: str) -> jobs_pb2.Job:
         record = self._ledger.record(job_id)
@@ -274,6 +289,8 @@ class Engine:
             await self._interrupt(job_id)
             if not record.is_final:
                 self._start(job_id, self._live)
+        elif record.is_final:
+            await self.release(job_id)  # who wishes its end does not wait for its result
         if runs_here(record.job.spec, self._node) and (task := self._tasks.get(job_id)):
             await asyncio.wait({task}, timeout=_INTERRUPT_DEADLINE_S)
         return record.told
@@ -311,14 +328,21 @@ class Engine:
 
     # --- the way back ---
 
-    def _send_back(self, job_id: str) -> None:
-        """See to it that a result gets to where it shall go."""
+    def _wind_up(self, job_id: str) -> None:
+        """See to it that the result of a job that has ended gets to where it shall go, and nothing of the job stays."""
         if job_id not in self._sending:
             task = self._sending[job_id] = asyncio.create_task(self._back(job_id), name=f"result of {job_id}")
             task.add_done_callback(lambda done: self._sent(job_id, done))
 
     async def _back(self, job_id: str) -> None:
-        await self._courier.bring_back(job_id)
+        record = self._ledger.record(job_id)
+        deadline_emu_ns = record.job.spec.deadline_emu_ns
+        # Who has wished its end, or knows that its deadline has passed, does not wait for it.
+        if record.due_back and not record.cancel_requested:
+            await first_of(
+                self._courier.bring_back(job_id),
+                self._sky.until(deadline_emu_ns) if deadline_emu_ns else asyncio.Event().wait(),
+            )
         await self._ledger.sent_back(job_id)
         await self._store.release(job_id)
 
@@ -360,8 +384,8 @@ class Engine:
         if self._tasks.get(job_id) is task:
             del self._tasks[job_id]
             record = self._ledger.record(job_id)
-            if record.is_final and record.due_back:
-                self._send_back(job_id)
+            if record.is_final:
+                self._wind_up(job_id)
         if not task.cancelled() and (error := task.exception()):
             _log.error("job %s: the agent could not lead it on", job_id, exc_info=error)
 
@@ -463,4 +487,6 @@ class Engine:
         if not record.is_final:
             await self._interrupt(job_id)
         if not record.is_final:
+            record.due_back = False  # who handed it in knows its deadline too
             await self._ledger.advance(job_id, JOB_STATE_EXPIRED, "its deadline has passed")
+            self._wind_up(job_id)

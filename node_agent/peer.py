@@ -20,6 +20,7 @@ from node_agent.errors import (
     DataLoss,
     Exhausted,
     FailedPrecondition,
+    InvalidArgument,
     NotFound,
     OutOfRange,
     PermissionDenied,
@@ -50,6 +51,8 @@ _REFUSALS: Final[Mapping[grpc.StatusCode, type[Refusal]]] = {
     grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
 }
 
 

@@ -217,3 +217,18 @@ def check_same(known: jobs_pb2.Job, spec: jobs_pb2.JobSpec) -> None:
     """Whether a second submission is the first one again. Raises AlreadyExists."""
     if known.spec != spec:
         raise AlreadyExists(f"job {spec.id} exists with another spec; choose another id")
+
+
+def check_same_order(known: jobs_pb2.Job, spec: jobs_pb2.JobSpec) -> None:
+    """Whether a job as another node has it is the one that is known here. Raises AlreadyExists.
+
+    It is told along the way where its inputs lie, and where its result goes.
+    """
+    here, there = jobs_pb2.JobSpec(), jobs_pb2.JobSpec()
+    for copy, original in ((here, known.spec), (there, spec)):
+        copy.CopyFrom(original)
+        copy.return_to = ""
+        for each in copy.inputs:
+            each.at_node = ""
+    if here != there:
+        raise AlreadyExists(f"job {spec.id} is known here with another spec")

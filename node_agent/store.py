@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from node_agent.blocking import to_its_end, uninterrupted
-from node_agent.catalog import JOB, PUT, Row, for_job
+from node_agent.catalog import JOB, NOBODYS, PUT, Row, for_job
 from node_agent.errors import AlreadyExists, DataLoss, Exhausted, FailedPrecondition, InvalidArgument, NotFound
 from node_agent.holdings import Holdings, digest_of
 from node_agent.partial import Partial
@@ -72,26 +72,23 @@ class ObjectStore(Holdings):
     async def release(self, job_id: str) -> None:
         """Let go of what a job needed or made: what nobody else needs, and is not pinned, is removed."""
         why = for_job(job_id)
-        for known in self._catalog.rows():
-            if why in known.reasons:
-                async with self._turn(known.name):
-                    if row := self._catalog.find(known.name):
-                        await self._catalog.keep(replace(row, reasons=row.reasons - {why}))
+        for known in self._catalog.rows_for(why):
+            async with self._turn(known.name):
+                if row := self._catalog.find(known.name):
+                    await self._catalog.keep(replace(row, reasons=row.reasons - {why}))
         await self.collect()
 
     def jobs(self) -> set[str]:
         """The jobs that objects are kept for."""
-        reasons = (reason for row in self._catalog.rows() for reason in row.reasons)
-        return {reason.removeprefix(JOB) for reason in reasons if reason.startswith(JOB)}
+        return {reason.removeprefix(JOB) for reason in self._catalog.reasons() if reason.startswith(JOB)}
 
     async def collect(self) -> None:
         """Remove what nobody has a reason to keep. (A job that was in need of it may have ended since.)"""
-        for known in self._catalog.rows():
-            if not known.reasons:
-                async with self._turn(known.name):
-                    row = self._catalog.find(known.name)
-                    if row is not None and not row.reasons and self._stays(row) is None:
-                        await uninterrupted(self._remove(row.name))
+        for known in self._catalog.rows_for(NOBODYS):
+            async with self._turn(known.name):
+                row = self._catalog.find(known.name)
+                if row is not None and not row.reasons and self._stays(row) is None:
+                    await uninterrupted(self._remove(row.name))
 
     async def set_terms(self, name: str, terms: Terms) -> None:
         """Change who shall hold it and whether it is pinned. Raises NotFound, FailedPrecondition."""

@@ -6,6 +6,7 @@ Of the agents' and the controller's own code nothing is used here but the wire's
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -27,7 +28,6 @@ from tests.chaos.witness import Start
 
 FINAL = {JOB_STATE_SUCCEEDED, JOB_STATE_FAILED, JOB_STATE_CANCELLED, JOB_STATE_EXPIRED}
 MOST_STARTS = 10  # of a job that does not say how many it may have
-EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,25 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Row:
+    """An object as one agent's catalog has it."""
+
+    size_bytes: int
+    reasons: set[str]  # to keep it: "put", "job …"
+    damaged: bool
+
+
+@dataclass(frozen=True)
 class Node:
     """What a node has left."""
 
     name: str
     store: Path
     jobs: dict[str, Entry]
+    rows: dict[str, Row]  # what it knows of objects, by their digests
     objects: dict[str, int]  # whole and right ones, by digest: their sizes
     damaged: set[str]  # those whose bytes are others
-    parts: set[str]  # those that came in part
+    others: list[str]  # what else lies there: what came in part, what was set aside
 
 
 @dataclass(frozen=True)
@@ -91,18 +101,30 @@ def _node(name: str, store: Path, broken: list[str]) -> Node:
         jobs[job_id] = Entry(job, bool(final), bool(due_back))
         if bool(final) != (job.state in FINAL):
             broken.append(f"{name}: job {job_id} is final = {final}, and {_word(job)}")
+    rows = {
+        known.removeprefix("sha256:"): Row(size_bytes, set(json.loads(reasons)), bool(damaged))
+        for known, size_bytes, reasons, damaged in db.execute("SELECT name, size_bytes, reasons, damaged FROM objects")
+    }
     db.close()
-    objects, damaged, parts = {}, set(), set()
-    for path in (store / "objects").iterdir():
-        if path.suffix:
-            parts.add(path.name)
+    objects, damaged, others = {}, set(), []
+    for path in (store / "objects").rglob("*"):
+        if path.is_dir():
             continue
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() == path.name:
+        if path.parent.name == "damaged":
+            others.append(f"damaged/{path.name}")
+        elif path.suffix:
+            others.append(path.name)
+        elif hashlib.sha256(content).hexdigest() == path.name:
             objects[path.name] = len(content)
         else:
             damaged.add(path.name)
-    return Node(name, store, jobs, objects, damaged, parts)
+    for digest, row in rows.items():
+        if row.size_bytes != objects.get(digest) and digest not in damaged and not row.damaged:
+            broken.append(f"{name}: the catalog has {digest} with {row.size_bytes} bytes, the folder {objects.get(digest)}")
+    for digest in (objects.keys() | damaged) - rows.keys():
+        broken.append(f"{name}: nothing is known of the object {digest}")
+    return Node(name, store, jobs, rows, objects, damaged, sorted(others))
 
 
 class Checker:
@@ -130,9 +152,9 @@ class Checker:
         for name, node in self._ledgers.nodes.items():
             for job_id, entry in node.jobs.items():
                 if not entry.is_final:
-                    yield f"job {job_id} is {_word(entry.job)} at {name}: {entry.job.reason}"
+                    yield f"job {job_id} is {_word(entry.job)} at {name}: {entry.job.reason}{self._told(job_id)}"
                 elif entry.is_due_back:
-                    yield f"job {job_id}: its result is still to be brought back from {name}"
+                    yield f"job {job_id}: its result is still to be brought back from {name}{self._told(job_id)}"
         for job_id, stands in self._ledgers.stands.items():
             if stands not in ("ended", "refused"):
                 yield f"job {job_id} stands {stands!r} in the controller's journal"
@@ -226,7 +248,12 @@ class Checker:
         for name, node in self._ledgers.nodes.items():
             if entry := node.jobs.get(job_id):
                 path = " → ".join(f"{jobs_pb2.JobState.Name(step.state)[10:]} ({step.reason})" for step in entry.job.history)
-                lines.append(f"\n    {name}: attempt {entry.job.attempt}, custodian {entry.job.custodian!r}: {path}")
+                job = entry.job
+                back = ", due back" if entry.is_due_back else ""
+                lines.append(
+                    f"\n    {name}: from {job.submitted_by!r} to {job.custodian!r}, returns to {job.spec.return_to!r}{back}, "
+                    f"attempt {job.attempt}: {path}"
+                )
         for start in (start for start in self._starts if start.job == job_id):
             lines.append(f"\n    {start}")
         return "".join(lines)
@@ -274,23 +301,16 @@ class Checker:
                 yield f"{name} has kept {left.name} in its scratch folder"
             for digest in sorted(node.damaged):
                 yield f"{name} has the damaged object {digest}"
-            for part in sorted(node.parts):
-                yield f"{name} has {part}, which nobody sends"
-            spoken_of = self._spoken_of(name)
-            for digest in sorted(node.objects.keys() - spoken_of):
-                yield f"{name} has the object {digest}, of which nothing speaks"
-
-    def _spoken_of(self, name: str) -> set[str]:
-        """The objects that somebody may ask this node for: what was put or kept here, or is a result here."""
-        node = self._ledgers.nodes[name]
-        spoken = {EMPTY}
-        spoken |= {o.removeprefix("sha256:") for o, holder in self._ledgers.holders if holder == name}
-        for entry in node.jobs.values():
-            outputs = (o.object for o in entry.job.outputs if o.at_node == name)
-            named = (entry.job.spec.script_object, entry.job.checkpoint_object)
-            inputs = (each.object for each in entry.job.spec.inputs)
-            spoken |= {o.removeprefix("sha256:") for o in (*outputs, *named, *inputs)}
-        return spoken
+            for other in node.others:
+                yield f"{name} has {other}, which nobody sends"
+            for digest, row in node.rows.items():
+                if row.damaged:
+                    yield f"{name} has not repaired {digest}"
+                for reason in sorted(row.reasons - {"put"}):
+                    job_id = reason.removeprefix("job ")
+                    yield f"{name} has the object {digest} still for {reason}{self._told(job_id)}"
+                if not row.reasons:
+                    yield f"{name} has the object {digest}, which nobody needs"
 
     # --- figures ---
 

@@ -201,21 +201,25 @@ def _load(chance: random.Random, seconds: float) -> list[Deed]:
 def _job(chance: random.Random, seconds: float, job_id: str, puts: Sequence[Put]) -> Submit:
     where = chance.choices(["satellite", "policy", "here"], [60, 25, 15])[0]
     max_attempts = chance.choice([0, 0, 0, 1, 3])
+    via = chance.choice(GROUNDS)
+    inputs = chance.sample(puts, chance.choice([0, 0, 1, 1, 2]))
+    # What lies at another node on the ground may never be reached from where the job is: contacts bound it.
+    deadlines_s = [0.0] * 6 + [8.0, 30.0, 60.0] if all(put.via == via for put in inputs) else [40.0, 80.0]
     return Submit(
         at_s=round(chance.uniform(0.0, seconds), 1),
         id=job_id,
-        via=chance.choice(GROUNDS),
+        via=via,
         on_node=chance.choice(SATELLITES) if where == "satellite" else "",
         policy=chance.choice(POLICIES) if where == "policy" else "",
         kind=chance.choice(["script", "exec"]),
         run_s=chance.choice([0.0, 0.0, 0.5, 2.0, 5.0]),
-        inputs=tuple(sorted(put.number for put in chance.sample(puts, chance.choice([0, 0, 1, 1, 2])))),
+        inputs=tuple(sorted(put.number for put in inputs)),
         output_bytes=chance.choice([0, 10, 10, 50_000, 500_000]),
         steps=chance.choice([0, 0, 0, 4]),
         fails=chance.choice([0, 0, 0, 1]) if max_attempts != 3 else chance.choice([0, 1, 2, 3]),
         max_attempts=max_attempts,
         priority=chance.choice([0, 0, 1, 5]),
-        deadline_s=chance.choice([0.0] * 6 + [8.0, 30.0, 60.0]),
+        deadline_s=chance.choice(deadlines_s),
         keeps_outputs=chance.random() < 0.15,
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -112,8 +113,9 @@ class Scene:
             time.sleep(1.0)
         self.say("settled")
 
-    def end(self) -> Outcome:
-        """Kill everything once more, look at what is left of it, and remove that."""
+    def end(self, keep: Path | None) -> Outcome:
+        """Kill everything once more, look at what is left of it, and remove that; a copy is kept where one is wanted.
+        """
         gone = [name for name in NODES if self.place.agent(name) is None]
         os.kill(self.place.controller, signal.SIGKILL)
         _wait_until(lambda: not any(map(self.place.first_process, NODES)), 30.0)
@@ -127,6 +129,10 @@ class Scene:
             *(f"refused: {each}" for each in self.promises.refused),
             *checker.violations(),
         ]
+        if keep is not None:
+            shutil.copytree(self.place.store(NODES[0]).parents[1], keep, symlinks=True, dirs_exist_ok=True)
+            for record in self._folder.glob("record*"):
+                shutil.copytree(record, keep / record.name, dirs_exist_ok=True)
         HERE.skyrack("down", "--run", self.place.run_id)
         left = HERE.leftovers_but_nodes(self.place.run_id)
         violations += [f"left over: {each}" for each in left]
@@ -155,7 +161,7 @@ class Scene:
         return found
 
 
-def played(seed: int, seconds: float, without: Sequence[str] = ()) -> Outcome:
+def played(seed: int, seconds: float, without: Sequence[str] = (), keep: Path | None = None) -> Outcome:
     """A whole run. Before: this is a machine of its own."""
     with tempfile.TemporaryDirectory(prefix="skyrack-chaos-") as folder, Witness(machine.WITNESS) as witness:
         scene = Scene(Path(folder), seed, seconds, without, witness)
@@ -165,7 +171,7 @@ def played(seed: int, seconds: float, without: Sequence[str] = ()) -> Outcome:
         except BaseException:
             HERE.skyrack("down", "--run", scene.place.run_id)
             raise
-        return scene.end()
+        return scene.end(keep)
 
 
 def main() -> int:
@@ -175,9 +181,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long load and faults go on")
     parser.add_argument("--without", action="append", default=[], choices=WITHOUT, help="leave a kind of deeds out")
     parser.add_argument("--plan", action="store_true", help="print the plan before it is played")
+    parser.add_argument("--keep", type=Path, help="a folder to leave stores and records in")
     asked = parser.parse_args()
     machine.be_alone()
-    outcome = played(asked.seed, asked.seconds, asked.without)
+    outcome = played(asked.seed, asked.seconds, asked.without, asked.keep)
     if asked.plan:
         print(outcome.plan.text())
     print(json.dumps(outcome.figures))
