@@ -1,39 +1,35 @@
 """What an agent costs and carries: `python -m bench.agent`. Ratios in one run count; the machine's own speed varies.
 
-Two agents on loopback addresses. The limit of a stream is gRPC's Python side, measured beside it without a store.
+Two agents on loopback addresses.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime
-import os
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from controller.agents import AgentClient
 from controller.authority import Authority, Subject
 from node_agent import wire
 from node_agent.identity import Credentials, Identity, make_key, take_certificate
-from protos.skyrack.v1 import jobs_pb2, objects_pb2, objects_pb2_grpc
+from protos.skyrack.v1 import jobs_pb2
 
 ADDRESSES = {"gw": "127.88.0.1", "sat": "127.88.0.2"}
 ROLES = {"gw": "gateway", "sat": "satellite"}
 BARE_ADDRESS, BARE_PORT = "127.88.0.3", 7071
 HANDSHAKES = 50
-SCENE_BYTES = 96 * 2**20
-ROUNDS = 5
 JOBS = 40
 MAX_OVERHEAD_MS = 25
 SUBMITS = 1000
@@ -41,15 +37,10 @@ MIN_SUBMITS = 150
 REST_S = 10.0
 
 
-async def swallow(requests: AsyncIterator[objects_pb2.PutRequest], _: object) -> objects_pb2.ObjectInfo:
-    """Take chunks and forget them: the floor that a put stands on."""
-    return objects_pb2.ObjectInfo(size_bytes=sum([len(request.chunk) async for request in requests]))
-
-
-def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, name: str, store_bytes: int = 2**31) -> subprocess.Popen[bytes]:
     """An agent as a process."""
     argv = [sys.executable, "-m", "node_agent", "--name", name, "--address", ADDRESSES[name]]
-    argv += ["--role", ROLES[name], "--store", str(folder / name)]
+    argv += ["--role", ROLES[name], "--store", str(folder / name), f"--store-bytes={store_bytes}"]
     argv += ["--control-socket", str(folder / f"{name}.sock"), *(f"--peer={k}={v}" for k, v in ADDRESSES.items())]
     return subprocess.Popen(argv, stderr=subprocess.DEVNULL)
 
@@ -84,27 +75,6 @@ async def certified(folder: Path, authority: Authority) -> Credentials:
     return credentials
 
 
-async def bare_stream_s(credentials: Credentials) -> float:
-    """SCENE_BYTES through a bare gRPC stream of the same chunks, under the same TLS."""
-    server = grpc.aio.server()
-    handler = grpc.stream_unary_rpc_method_handler(
-        swallow, objects_pb2.PutRequest.FromString, objects_pb2.ObjectInfo.SerializeToString
-    )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("skyrack.v1.Objects", {"Put": handler}),))
-    server.add_secure_port(f"{BARE_ADDRESS}:{BARE_PORT}", wire.server_credentials(credentials))
-    await server.start()
-    chunk = os.urandom(256 * 1024)
-
-    async def requests() -> AsyncIterator[objects_pb2.PutRequest]:
-        for _ in range(SCENE_BYTES // len(chunk)):
-            yield objects_pb2.PutRequest(chunk=chunk)
-
-    async with wire.open_channel(credentials, "bare", f"ipv4:{BARE_ADDRESS}:{BARE_PORT}", ()) as channel:
-        took_s = await seconds(lambda: objects_pb2_grpc.ObjectsStub(channel).Put(requests(), timeout=60))
-    await server.stop(0)
-    return took_s
-
-
 async def run_job(client: AgentClient, spec: jobs_pb2.JobSpec) -> None:
     """Submit and wait."""
     await client.submit(spec)
@@ -132,14 +102,6 @@ async def measure(gw: AgentClient, sat: AgentClient, credentials: Credentials) -
     print(
         f"contact: {1e3 * statistics.median(hello_s):.1f} ms to the first answer, {1e3 * cpu_s:.1f} ms of the agent's"
     )
-
-    bare_s = statistics.median([await bare_stream_s(credentials) for _ in range(ROUNDS)])
-    scenes = [os.urandom(SCENE_BYTES) for _ in range(ROUNDS)]
-    put_s = [await seconds(partial(gw.put_bytes, scene)) for scene in scenes]
-    rate = SCENE_BYTES / 1e6
-    ratio = bare_s / statistics.median(put_s)
-    print(f"put:   {rate / statistics.median(put_s):.0f} MB/s, hashed twice and synced; bare {rate / bare_s:.0f} MB/s")
-    print(f"       ratio {ratio:.2f}")
 
     await measure_jobs(gw)
     await measure_submits(gw, sat)

@@ -16,7 +16,7 @@ from node_agent.scrub import Scrubber
 from node_agent.services import Context, answer, answers
 from node_agent.store import ObjectStore
 from node_agent.terms import Terms
-from node_agent.transfer import checked, chunks_of
+from node_agent.transfer import chunks_of, well_sized
 from protos.skyrack.v1 import objects_pb2, objects_pb2_grpc
 
 SILENCE_S: Final = 300.0
@@ -106,7 +106,7 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
                         async for message in requests:
                             if message.WhichOneof("part") != "chunk":
                                 raise InvalidArgument("after its header, each message of a put must carry a chunk")
-                            await intake.take(checked(message.chunk, message.crc32c))
+                            await intake.take(well_sized(message.chunk), message.crc32c)
                             silence.reschedule(loop.time() + SILENCE_S)
                         await intake.drained()
                     silence.reschedule(None)

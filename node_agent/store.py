@@ -147,7 +147,7 @@ class ObjectStore(Holdings):
                     await self._close(name, part)
 
     async def _finish(self, part: Partial, name: str) -> None:
-        async with self._turn(name), part.lock:
+        async with self._turn(name):
             if self._partials.get(name) is not part:
                 if name not in self._whole:
                     raise DataLoss(f"what another sender brought of {name} was wrong and is dropped; send it again")
