@@ -18,6 +18,7 @@ from node_agent.users import Users
 
 _DEADLINE_S = 30.0
 _FULL_S = 0.005
+_DEATH_S = 2.0
 _AGENT = Tree(None, "")  # no job's
 
 
@@ -146,6 +147,8 @@ async def _heard(reply: socket.socket, deadline_s: float | None) -> tuple[dict[s
             else:
                 break
     if not message:
+        # As a rule the first process has been killed, and this one is about to be: nothing may come of it before.
+        await asyncio.sleep(_DEATH_S)
         raise OSError(errno.EIO, "ended without an answer")
     answer = json.loads(message)
     if "error" in answer:
