@@ -121,17 +121,29 @@ def _node(name: str, store: Path, broken: list[str]) -> Node:
             damaged.add(path.name)
     for digest, row in rows.items():
         if row.size_bytes != objects.get(digest) and digest not in damaged and not row.damaged:
-            broken.append(f"{name}: the catalog has {digest} with {row.size_bytes} bytes, the folder {objects.get(digest)}")
-    for digest in (objects.keys() | damaged) - rows.keys():
-        broken.append(f"{name}: nothing is known of the object {digest}")
+            broken.append(
+                f"{name}: the catalog has {digest} with {row.size_bytes} bytes, the folder {objects.get(digest)}"
+            )
+    broken += [
+        f"{name}: nothing is known of the object {digest}" for digest in (objects.keys() | damaged) - rows.keys()
+    ]
     return Node(name, store, jobs, rows, objects, damaged, sorted(others))
 
 
 class Checker:
     """Holds what is left of a run to what it has promised."""
 
-    def __init__(self, ledgers: Ledgers, promises: Promises, starts: list[Start], kills: list[tuple[float, str]]):
+    def __init__(
+        self,
+        ledgers: Ledgers,
+        promises: Promises,
+        starts: list[Start],
+        kills: list[tuple[float, str]],
+        lies: set[str],
+    ) -> None:
+        """`lies`: objects of which something has come by a lie, which a later put could go on with."""
         self._ledgers, self._promises, self._starts, self._kills = ledgers, promises, starts, kills
+        self._lies = {f"{name.removeprefix('sha256:')}.part" for name in lies}
 
     def violations(self) -> list[str]:
         """All that is not as it must be, in words."""
@@ -148,13 +160,13 @@ class Checker:
     def _of_jobs(self) -> Iterator[str]:
         for job_id, promise in self._promises.jobs.items():
             for wrong in self._of_job(promise):
-                yield f"job {job_id}: {wrong}{self._told(job_id)}"
+                yield f"job {job_id}: {wrong}"
         for name, node in self._ledgers.nodes.items():
             for job_id, entry in node.jobs.items():
                 if not entry.is_final:
-                    yield f"job {job_id} is {_word(entry.job)} at {name}: {entry.job.reason}{self._told(job_id)}"
+                    yield f"job {job_id} is {_word(entry.job)} at {name}: {entry.job.reason}"
                 elif entry.is_due_back:
-                    yield f"job {job_id}: its result is still to be brought back from {name}{self._told(job_id)}"
+                    yield f"job {job_id}: its result is still to be brought back from {name}"
         for job_id, stands in self._ledgers.stands.items():
             if stands not in ("ended", "refused"):
                 yield f"job {job_id} stands {stands!r} in the controller's journal"
@@ -242,28 +254,27 @@ class Checker:
         deed = self._promises.puts[number].deed
         return content(self._promises.seed, number, deed.size_bytes)
 
-    def _told(self, job_id: str) -> str:
+    def tale(self, job_id: str) -> str:
         """What everybody tells of a job, for people who look for what went wrong."""
-        lines = []
+        lines = [job_id]
         for name, node in self._ledgers.nodes.items():
             if entry := node.jobs.get(job_id):
-                path = " → ".join(f"{jobs_pb2.JobState.Name(step.state)[10:]} ({step.reason})" for step in entry.job.history)
                 job = entry.job
+                path = " → ".join(f"{jobs_pb2.JobState.Name(step.state)[10:]} ({step.reason})" for step in job.history)
                 back = ", due back" if entry.is_due_back else ""
                 lines.append(
-                    f"\n    {name}: from {job.submitted_by!r} to {job.custodian!r}, returns to {job.spec.return_to!r}{back}, "
-                    f"attempt {job.attempt}: {path}"
+                    f"    {name}: from {job.submitted_by!r} to {job.custodian!r}, "
+                    f"returns to {job.spec.return_to!r}{back}, attempt {job.attempt}: {path}"
                 )
-        for start in (start for start in self._starts if start.job == job_id):
-            lines.append(f"\n    {start}")
-        return "".join(lines)
+        lines += [f"    {start}" for start in self._starts if start.job == job_id]
+        return "\n".join(lines)
 
     # --- starts ---
 
     def _of_starts(self) -> Iterator[str]:
         for start in self._starts:
             if start.overlaps:
-                yield f"job {start.job}: start {start.ordinal} came while another lived{self._told(start.job)}"
+                yield f"job {start.job}: start {start.ordinal} came while another lived"
             if start.over_mono_s is None:
                 yield f"job {start.job}: start {start.ordinal} lives on at {start.node}"
             if start.job not in self._promises.jobs and start.job not in self._known():
@@ -301,14 +312,13 @@ class Checker:
                 yield f"{name} has kept {left.name} in its scratch folder"
             for digest in sorted(node.damaged):
                 yield f"{name} has the damaged object {digest}"
-            for other in node.others:
+            for other in sorted({*node.others} - self._lies):
                 yield f"{name} has {other}, which nobody sends"
             for digest, row in node.rows.items():
                 if row.damaged:
                     yield f"{name} has not repaired {digest}"
                 for reason in sorted(row.reasons - {"put"}):
-                    job_id = reason.removeprefix("job ")
-                    yield f"{name} has the object {digest} still for {reason}{self._told(job_id)}"
+                    yield f"{name} has the object {digest} still for {reason}"
                 if not row.reasons:
                     yield f"{name} has the object {digest}, which nobody needs"
 
@@ -316,11 +326,11 @@ class Checker:
 
     def figures(self) -> dict[str, object]:
         """What became of it all."""
-        jobs = [self._ledgers.nodes[promise.deed.via].jobs.get(job_id) for job_id, promise in self._promises.jobs.items()]
+        jobs = [
+            self._ledgers.nodes[promise.deed.via].jobs.get(job_id) for job_id, promise in self._promises.jobs.items()
+        ]
         states = Counter(_word(entry.job) for entry in jobs if entry)
-        held = Counter(
-            entry.job.custodian == entry.job.spec.on_node for entry in jobs if entry and entry.job.custodian
-        )
+        held = Counter(entry.job.custodian == entry.job.spec.on_node for entry in jobs if entry and entry.job.custodian)
         return {
             "jobs": dict(states),
             "starts": len(self._starts),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,14 +24,15 @@ from controller.processes import command_line
 from controller.runtime.agent_command import NODE_UID
 from protos.skyrack.v1 import controller_pb2
 from tests.chaos import machine
+from tests.chaos.liar import LEFT
 from tests.chaos.plan import Corrupt, End, Fault, Fill, Hog, Lie, Resume
-from tests.chaos.sky import NODES, STORE_BYTES, TIME_SCALE
+from tests.chaos.sky import GATEWAYS, NODES, STORE_BYTES, TIME_SCALE
 from tests.commands import HERE, SOURCE
 
 T = TypeVar("T")
 
 RUNS, STORES = Path("/run/skyrack"), Path("/var/lib/skyrack")
-RESUME_S, END_S, LIE_S = 180.0, 20.0, 60.0
+RESUME_S, END_S, LIE_S = 180.0, 20.0, 90.0
 HOG_LEAVES_BYTES = 1000
 
 
@@ -95,10 +97,13 @@ class Harm:
         self.kills: list[tuple[float, str]] = []
         """When which node's agent was ended, or with an empty name all of them."""
         self.corrupted: list[Path] = []
+        self._scrubbed: set[Path] = set()
         self.failed: list[str] = []
         """Deeds that could not be done."""
         self.lies: list[str] = []
         """What became of each lie."""
+        self.lies_left: set[str] = set()
+        """Objects of which something lies somewhere since."""
 
     def fault(self, deed: Fault) -> None:
         """Inject it; a fault that finds no controller does not happen."""
@@ -182,29 +187,45 @@ class Harm:
 
     def lie(self, deed: Lie) -> None:
         """Have a program in a node, with the node's own key, tell another lies."""
-        first = self._place.first_process(deed.liar)
-        if first is None:
-            return
-        identity = self._place.store(deed.liar) / "identity" / "credentials.pem"
+        self._tell(deed.liar, deed.to, deed.what)
+
+    def scrub(self) -> bool:
+        """Have those whose objects were corrupted look at them, each by a gateway that reaches it. Whether all did."""
+        for path in [path for path in self.corrupted if path not in self._scrubbed]:
+            node = NODES[int(path.parts[-3])]
+            for gateway in GATEWAYS:
+                if gateway != node and "objects, damaged" in self._tell(gateway, node, "scrub"):
+                    self._scrubbed.add(path)
+                    break
+        return self._scrubbed >= {*self.corrupted}
+
+    def _tell(self, liar: str, to: str, what: str) -> str:
+        first = self._place.first_process(liar)
+        identity = self._place.store(liar) / "identity" / "credentials.pem"
+        if first is None or not identity.exists():
+            return "it is not there"
         argv = [
             "nsenter", f"--net=/proc/{first}/ns/net", sys.executable, "-m", "tests.chaos.liar",
-            str(identity), str(self._place.store(deed.to)), deed.to, f"10.64.0.{NODES.index(deed.to) + 1}", deed.what,
+            str(identity), to, f"10.64.0.{NODES.index(to) + 1}", what,
         ]  # fmt: skip
         try:
             done = subprocess.run(argv, capture_output=True, text=True, timeout=LIE_S, check=False, cwd=SOURCE)
         except subprocess.TimeoutExpired:
-            self.failed.append(f"lie {deed.what} of {deed.liar} to {deed.to}: the liar was kept busy for {LIE_S:.0f} s")
-            return
-        told = f"{deed.what} of {deed.liar} to {deed.to}: {done.stdout.strip()}"
+            self.failed.append(f"{what} of {liar} to {to}: it was kept busy for {LIE_S:.0f} s")
+            return "too long"
+        told = f"{what} of {liar} to {to}: {done.stdout.strip()}"
+        self._say(f"{told} {done.stderr.strip()}")
         self.lies.append(told)
+        self.lies_left |= {word.split()[0] for word in done.stdout.split(LEFT)[1:]}
         if done.returncode:
-            self.failed.append(f"lie {told} {done.stderr.strip()}")
+            self.failed.append(f"{told} {done.stderr.strip()}")
+        return told
 
     def heal(self) -> None:
         """End all faults of links."""
         faults = self._ask("list faults", lambda client: client.list_faults(), insist=True)
         for fault in faults.faults if faults is not None else ():
-            self._ask(f"clear {fault.id}", lambda client, fault=fault: client.clear_fault(fault.id))
+            self._ask(f"clear {fault.id}", partial(ControllerClient.clear_fault, which=fault.id))
 
     def _ask(self, what: str, call: Callable[[ControllerClient], T], *, insist: bool = False) -> T | None:
         deadline_mono_s = time.monotonic() + RESUME_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -14,7 +15,7 @@ from controller.errors import InputError, SkyrackError
 from protos.skyrack.v1 import controller_pb2, jobs_pb2
 from tests.chaos.plan import Put, Submit, Wish, content
 from tests.chaos.promises import JobPromise, Promises, PutPromise, object_name
-from tests.chaos.sky import TIME_SCALE
+from tests.chaos.sky import GROUNDS, TIME_SCALE
 
 T = TypeVar("T")
 
@@ -36,10 +37,8 @@ class Load:
 
     def prepare(self) -> None:
         """Store what every script job needs. Raises SkyrackError."""
-        from tests.chaos.sky import GROUNDS
-
         for via in GROUNDS:
-            self._insist(f"the script at {via}", lambda client, via=via: client.put(via, WORK))
+            self._insist(f"the script at {via}", partial(ControllerClient.put, via=via, path=WORK))
 
     def put(self, deed: Put) -> None:
         """Store an object, and have it kept."""
@@ -78,7 +77,9 @@ class Load:
         request = controller_pb2.ViaSubmitRequest(
             via=deed.via, spec=spec, policy=deed.policy, deadline_s=deed.deadline_s * TIME_SCALE
         )
-        told = self._insist(f"submit {deed.id}", lambda client: client.submit(request))
+        # Of a deadline, a placement may say for good that nobody would keep it.
+        refusals = ("no node can take it",) if deed.deadline_s else ()
+        told = self._insist(f"submit {deed.id}", lambda client: client.submit(request), refusals)
         if told is not None:
             self.promises.job(JobPromise(deed, told.job.spec))
 
@@ -95,9 +96,7 @@ class Load:
         if self._insist(f"{deed.verb} {deed.job}", verbs[deed.verb], refusals=("there is nothing to",)) is not None:
             promise.cancelled |= deed.verb == "cancel"
 
-    def _insist(
-        self, what: str, call: Callable[[ControllerClient], T], refusals: tuple[str, ...] = ()
-    ) -> T | None:
+    def _insist(self, what: str, call: Callable[[ControllerClient], T], refusals: tuple[str, ...] = ()) -> T | None:
         """Call until it is answered. None when it is refused for good, or nobody acknowledged it in time."""
         deadline_mono_s = time.monotonic() + GIVE_UP_S
         while True:

@@ -1,7 +1,8 @@
-"""A machine of the run's own within this one, without an engine: process ids, mounts, /run, /var/lib, no control groups.
+"""A machine of the run's own within this one, without an engine: process ids, mounts, users, /run, /var/lib.
 
 What is killed, filled and left there is nobody else's, and other runs' sweeps do not meet a run whose controller was
-killed. Its stores lie on a disk in memory, which a fault may make as small as what is on it. With the first process all others end.
+killed. Its stores lie on a disk in memory, which a fault may make as small as what is on it. With the
+first process all others end.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ JOBS_PER_S, OBJECTS_PER_S = 0.9, 0.2
 POLICIES = ("earliest-result", "data-local", "spread")
 LIES = (
     "wrong-hash", "wrong-size", "wrong-crc", "endless", "oversized", "headers", "empty-chunks", "no-header",
-    "false-result", "unknown-result", "garbage",
+    "false-result", "unknown-result", "planted-result", "garbage",
 )  # fmt: skip
 
 
@@ -202,7 +202,9 @@ def _job(chance: random.Random, seconds: float, job_id: str, puts: Sequence[Put]
     where = chance.choices(["satellite", "policy", "here"], [60, 25, 15])[0]
     max_attempts = chance.choice([0, 0, 0, 1, 3])
     via = chance.choice(GROUNDS)
-    inputs = chance.sample(puts, chance.choice([0, 0, 1, 1, 2]))
+    near = [put for put in puts if put.via == via]
+    among = puts if chance.random() < 0.3 else near
+    inputs = chance.sample(among, min(len(among), chance.choice([0, 0, 1, 1, 2])))
     # What lies at another node on the ground may never be reached from where the job is: contacts bound it.
     deadlines_s = [0.0] * 6 + [8.0, 30.0, 60.0] if all(put.via == via for put in inputs) else [40.0, 80.0]
     return Submit(
@@ -236,8 +238,9 @@ def _faults(chance: random.Random, seconds: float, links: Sequence[tuple[str, st
     for at_s in times(3):
         target = "~".join(chance.choice(links))
         deeds.append(Fault(at_s, "blackout", target, "silent", round(chance.uniform(1.0, 12.0), 1)))
-    for at_s in times(3):
-        deeds.append(Fault(at_s, "degrade", chance.choice(NODES), "", round(chance.uniform(2.0, 15.0), 1)))
+    deeds += [
+        Fault(at_s, "degrade", chance.choice(NODES), "", round(chance.uniform(2.0, 15.0), 1)) for at_s in times(3)
+    ]
     deeds += [End(at_s, chance.choice(NODES), "KILL") for at_s in times(8)]
     deeds += [End(at_s, chance.choice(NODES), "TERM") for at_s in times(2)]
     deeds += [Resume(round(chance.uniform(0.3, 0.8) * seconds, 1), round(chance.uniform(0.0, 3.0), 1))]

@@ -51,6 +51,7 @@ class Outcome:
     plan: Plan
     violations: list[str]
     figures: dict[str, Any]
+    tales: list[str]  # what everybody tells of the jobs among them
 
 
 class Scene:
@@ -103,7 +104,7 @@ class Scene:
         self.say("healed")
         deadline_mono_s = time.monotonic() + SETTLE_S
         told_mono_s = time.monotonic()
-        while open_jobs := self._open():
+        while open_jobs := self._open() or ([] if self._harm.scrub() else ["damaged objects"]):
             if time.monotonic() > deadline_mono_s:
                 self.say(f"not settled: {open_jobs}")
                 return
@@ -114,20 +115,22 @@ class Scene:
         self.say("settled")
 
     def end(self, keep: Path | None) -> Outcome:
-        """Kill everything once more, look at what is left of it, and remove that; a copy is kept where one is wanted.
-        """
+        """Kill everything once more, look at what is left of it, and remove that. A copy goes to `keep`, if given."""
         gone = [name for name in NODES if self.place.agent(name) is None]
         os.kill(self.place.controller, signal.SIGKILL)
         _wait_until(lambda: not any(map(self.place.first_process, NODES)), 30.0)
         _wait_until(lambda: not self._witness.living, 10.0)
         ledgers = read({name: self.place.store(name) for name in NODES}, self.place.controller_db)
-        checker = Checker(ledgers, self.promises, self._witness.starts, self._harm.kills)
+        checker = Checker(ledgers, self.promises, self._witness.starts, self._harm.kills, self._harm.lies_left)
+        wrong = checker.violations()
+        known = {*self.promises.jobs, *ledgers.stands}
+        tales = [checker.tale(job_id) for job_id in sorted(known) if any(job_id in each for each in wrong)]
         violations = [
             *(f"the agent of {name} does not live at the end" for name in gone),
             *(f"not done: {each}" for each in self._harm.failed),
             *(f"not acknowledged in time: {each}" for each in self.promises.given_up),
             *(f"refused: {each}" for each in self.promises.refused),
-            *checker.violations(),
+            *wrong,
         ]
         if keep is not None:
             shutil.copytree(self.place.store(NODES[0]).parents[1], keep, symlinks=True, dirs_exist_ok=True)
@@ -137,7 +140,7 @@ class Scene:
         left = HERE.leftovers_but_nodes(self.place.run_id)
         violations += [f"left over: {each}" for each in left]
         figures = checker.figures() | {"kills": len(self._harm.kills), "lies": len(self._harm.lies)}
-        return Outcome(self.plan, violations, figures)
+        return Outcome(self.plan, violations, figures, tales)
 
     def _done(self, deed: Deed) -> None:
         try:
@@ -188,6 +191,8 @@ def main() -> int:
     if asked.plan:
         print(outcome.plan.text())
     print(json.dumps(outcome.figures))
+    for tale in outcome.tales:
+        print(tale)
     for violation in outcome.violations:
         print(f"WRONG: {violation}")
     print(f"seed {asked.seed}: {len(outcome.violations)} wrong")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TIME_SCALE = 30.0
+TIME_SCALE = 60.0
 PLANES, SLOTS = 3, 4
 SATELLITES = tuple(f"leo-p{plane:02d}s{slot:02d}" for plane in range(PLANES) for slot in range(SLOTS))
 GATEWAYS = ("quito", "nairobi", "singapore")
@@ -10,6 +10,7 @@ TERMINAL = "suva"
 GROUNDS = (*GATEWAYS, TERMINAL)
 NODES = (*SATELLITES, *GROUNDS)
 STORE_BYTES = 24 * 1024**2
+_ORBIT = "altitude_m = 2_000_000, inclination_deg = 50.0"
 _GROUND = """
 [[ground]]
 name = "{name}"
@@ -37,13 +38,13 @@ def scenario(seed: int, duration_s: float) -> str:
 name = "chaos"
 epoch = 2026-01-01T00:00:00Z
 duration_s = {duration_s * TIME_SCALE}
-step_s = 15.0
+step_s = 30.0
 time_scale = {TIME_SCALE}
 seed = {seed}
 
 [[constellation]]
 name = "leo"
-walker = {{ pattern = "delta", total = {PLANES * SLOTS}, planes = {PLANES}, phasing = 1, altitude_m = 2_000_000, inclination_deg = 50.0 }}
+walker = {{ pattern = "delta", total = {PLANES * SLOTS}, planes = {PLANES}, phasing = 1, {_ORBIT} }}
 isl = {{ topology = "nearest-k", k = 1, reassign_s = 600.0, max_range_m = 8_000_000, rate_bps = 100_000_000 }}
 max_gsl = 2
 
