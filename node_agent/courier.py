@@ -66,6 +66,10 @@ class _NotYetError(Exception):
     """The job has not reached its node yet."""
 
 
+class _GoneOnError(Exception):
+    """Its result has left there already, and is on its way by others."""
+
+
 class Progress:
     """Says how far a transfer is, once a second."""
 
@@ -115,6 +119,10 @@ class Courier:
             except _LostThereError:
                 await self._take_back(job_id)
                 continue
+            except _GoneOnError:
+                await self._until_home(job_id)
+                await self._ledger.let_go(job_id)
+                return
             await self.conclude(job_id, ended)
             await self._release(job_id)
             return
@@ -155,30 +163,46 @@ class Courier:
         """
         job = self._job(job_id)
         is_fetched = job.submitted_by in ("", job.spec.return_to)
+        with self._sky.seeking(job.spec.return_to):
+            await self._home(
+                job, lambda via: partial(self._give_back, job, asks_only=is_fetched and via == job.spec.return_to)
+            )
+
+    async def _until_home(self, job_id: str) -> None:
+        """Wait until the result of a job that was handed on has come to where it shall go by another way."""
+        job = self._job(job_id)
+        with self._sky.seeking(job.spec.return_to):
+            await self._home(job, lambda _: partial(self._is_settled, job), between=False)
+
+    async def _home(
+        self, job: jobs_pb2.Job, action: Callable[[str], Callable[[Peer], Awaitable[bool]]], *, between: bool = True
+    ) -> None:
+        """Do what is to be done with the node that a result shall go to, or with one between, until it is settled."""
         patience = Patience(self._sky)
         while True:
-            via = await patience.until_contact(job.spec.return_to, lambda _: None, between=True)
-            asks_only = is_fetched and via == job.spec.return_to
+            via = await patience.until_contact(job.spec.return_to, lambda _: None, between=between)
             try:
-                if await self._contacts.do(via, partial(self._give_back, job, asks_only=asks_only)):
+                if await self._contacts.do(via, action(via)):
                     return
             except (InvalidArgument, AlreadyExists, PermissionDenied) as never:
-                _log.error("job %s: %s does not want its result: %s", job_id, via, never)
+                _log.error("job %s: %s does not want its result: %s", job.spec.id, via, never)
                 if via == job.spec.return_to:
                     return
             except (Break, Refusal) as no:
-                _log.info("job %s: its result cannot go to %s now: %s", job_id, via, no)
+                _log.info("job %s: its result cannot go to %s now: %s", job.spec.id, via, no)
                 await patience.after_break()
                 continue
             await first_of(self._sky.changed(), asyncio.sleep(ASK_AGAIN_S))
 
+    async def _is_settled(self, job: jobs_pb2.Job, peer: Peer) -> bool:
+        """Whether the peer has the result, or does not know of the job and so will not ask for it."""
+        known = await peer.job(job.spec.id)
+        return known.state in FINAL if known else peer.node == job.spec.return_to
+
     async def _give_back(self, job: jobs_pb2.Job, peer: Peer, *, asks_only: bool) -> bool:
         """Whether the peer has the result now, or does not want it."""
-        known = await peer.job(job.spec.id)
-        if known is not None and known.state in FINAL:
+        if await self._is_settled(job, peer):
             return True
-        if known is None and peer.node == job.spec.return_to:
-            return True  # it has lost the job: nobody will ask for this
         if asks_only:
             return False
         for output in () if job.spec.keep_outputs_on_node else job.outputs:
@@ -207,6 +231,10 @@ class Courier:
         self, job_id: str, to: str, action: Callable[[Peer], Awaitable[T]], *, between: bool = False
     ) -> T:
         """Try an action in one contact after the other, until one holds. `between`: with who has custody then."""
+        with self._sky.seeking(to):
+            return await self._in_contacts(job_id, to, action, between=between)
+
+    async def _in_contacts(self, job_id: str, to: str, action: Callable[[Peer], Awaitable[T]], *, between: bool) -> T:
         patience = Patience(self._sky)
         corrupted = 0
 
@@ -334,10 +362,9 @@ class Courier:
         """
         job = self._job(job_id)
         asked = [
-            asyncio.create_task(self._through_breaks(job_id, job.custodian, partial(self._hear, job_id))),
+            asyncio.create_task(self._hear_from(job_id, node))
+            for node in dict.fromkeys((job.custodian, job.spec.on_node))
         ]
-        if job.custodian != job.spec.on_node:
-            asked.append(asyncio.create_task(self._hear_from_the_node(job_id)))
         try:
             done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
             return next(iter(done)).result()
@@ -346,13 +373,18 @@ class Courier:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
 
-    async def _hear_from_the_node(self, job_id: str) -> jobs_pb2.Job:
-        """Ask the node that runs it while another has custody; it may be met sooner."""
+    async def _hear_from(self, job_id: str, node: str) -> jobs_pb2.Job:
+        """Ask a node until it tells: the one that has custody, and the one that runs it, which may be met sooner."""
         while True:
             try:
-                return await self._through_breaks(job_id, self._job(job_id).spec.on_node, partial(self._hear, job_id))
+                return await self._through_breaks(job_id, node, partial(self._hear, job_id))
             except _NotYetError:
                 await asyncio.sleep(NOT_YET_S)
+            except _GoneOnError:
+                if self._job(job_id).spec.return_to not in ("", self._node):
+                    raise
+                self._ledger.note(job_id, f"its result has left {node} already, and is on its way by others")
+                await asyncio.sleep(ASK_AGAIN_S)
 
     async def _hear(self, job_id: str, peer: Peer) -> jobs_pb2.Job:
         """Watch the job to its end there, and bring its outputs here. The job as it ended."""
@@ -380,7 +412,10 @@ class Courier:
                 if self._store.size_bytes(output.object) is None:
                     what = f"fetching output {number} of {len(ended.outputs)} ({output.size_bytes / 1e6:.1f} MB)"
                     why = why_kept(self._job(job_id).spec, self._node)
-                    await self._fetch(peer, job_id, output.object, f"{what} from {peer.node}", why)
+                    try:
+                        await self._fetch(peer, job_id, output.object, f"{what} from {peer.node}", why)
+                    except NotFound:
+                        raise _GoneOnError from None
                 output.at_node = self._node
         return ended
 

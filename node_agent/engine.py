@@ -175,7 +175,7 @@ class Engine:
             return
         await self._ledger.settled(job_id)
         if not record.is_final and not runs_here(record.job.spec, self._node):
-            await uninterrupted(self._let_go(record))
+            await uninterrupted(self._let_go(job_id))
         await self._ledger.sent_back(job_id)
         if task := self._sending.pop(job_id, None):
             task.cancel()
@@ -251,12 +251,9 @@ class Engine:
             await self._ledger.take_back(job_id)
             self._start(job_id, self._live)
 
-    async def _let_go(self, record: Record) -> None:
-        """A job that was handed on has its result where that was to go."""
-        await self._interrupt(record.job.spec.id)
-        if not record.is_final:
-            reason = "let go of here: its result has come back another way"
-            await self._ledger.advance(record.job.spec.id, JOB_STATE_CANCELLED, reason)
+    async def _let_go(self, job_id: str) -> None:
+        await self._interrupt(job_id)
+        await self._ledger.let_go(job_id)
 
     async def _take_result(self, job: jobs_pb2.Job) -> None:
         job_id = job.spec.id

@@ -18,6 +18,7 @@ from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound
 from node_agent.journal import Journal, Statement
 from node_agent.states import FINAL, State, advanced, label, noted, without_streams
 from protos.skyrack.v1 import jobs_pb2
+from protos.skyrack.v1.jobs_pb2 import JOB_STATE_CANCELLED
 
 _log = logging.getLogger(__name__)
 
@@ -258,6 +259,13 @@ class Ledger:
     async def take_back(self, job_id: str) -> None:
         """Have charge of a job again that was handed over. After: on disk."""
         await self.hand_over(job_id, "")
+
+    async def let_go(self, job_id: str) -> None:
+        """A job that was handed on has its result where that was to go, by another way. After: on disk."""
+        record = self.record(job_id)
+        if not record.is_final:
+            record.due_back = False
+            await self.advance(job_id, JOB_STATE_CANCELLED, "let go of here: its result has come back another way")
 
     async def sent_back(self, job_id: str) -> None:
         """Remember that the agent which its result is to go to has it, or another on the way. After: on disk."""

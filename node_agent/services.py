@@ -100,6 +100,7 @@ class Node(node_pb2_grpc.NodeServicer):
             jurisdiction=self._identity.jurisdiction,
             job_slots=self._engine.slots,
             restarts=self._identity.restarts,
+            bound_for=self._sky.sought,
         )
 
     async def GetSigningRequest(  # noqa: N802

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -26,6 +28,7 @@ class Sky:
         self.told = node_pb2.Sky()
         self._file = file
         self._changed = asyncio.Event()
+        self._sought: Counter[str] = Counter()
         try:
             self.told.ParseFromString(file.read_bytes())
         except (FileNotFoundError, DecodeError):
@@ -55,6 +58,20 @@ class Sky:
             if forward.to_node == node and (now_emu_ns is None or now_emu_ns < forward.until_emu_ns):
                 return forward
         return None
+
+    @contextmanager
+    def seeking(self, node: str) -> Iterator[None]:
+        """Something here is bound for a node: the emulator is to say whom to hand it, and when."""
+        self._sought[node] += 1
+        try:
+            yield
+        finally:
+            self._sought[node] -= 1
+
+    @property
+    def sought(self) -> list[str]:
+        """The nodes that something here is bound for, by name."""
+        return sorted(node for node, count in self._sought.items() if count)
 
     async def changed(self) -> None:
         """Wait until something else is told."""

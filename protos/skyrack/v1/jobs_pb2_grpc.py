@@ -157,7 +157,8 @@ class JobsServicer:
     def Return(self, request, context):
         """Take charge of a result on its way to the job's return_to. Before: its outputs are in this node's store. After OK:
         it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
-        is not here), INVALID_ARGUMENT (not final), RESOURCE_EXHAUSTED.
+        is not here), INVALID_ARGUMENT (not final; or this is its return_to, and nobody has handed it in here),
+        ALREADY_EXISTS (known here with another spec), RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,7 +166,8 @@ class JobsServicer:
 
     def Release(self, request, context):
         """Say that the asker has journalled the result of a job that it handed here. After OK: what was kept for the way back
-        alone may go; the job's record stays. Idempotent, also for a job that is not known.
+        alone may go; the job's record stays, and is CANCELLED if this node was still waiting for the result from another.
+        Idempotent, also for a job that is not known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -66,11 +66,13 @@ class JobsStub:
     Return: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ReturnJobRequest, _jobs_pb2.ReturnJobResponse]
     """Take charge of a result on its way to the job's return_to. Before: its outputs are in this node's store. After OK:
     it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
-    is not here), INVALID_ARGUMENT (not final), RESOURCE_EXHAUSTED.
+    is not here), INVALID_ARGUMENT (not final; or this is its return_to, and nobody has handed it in here),
+    ALREADY_EXISTS (known here with another spec), RESOURCE_EXHAUSTED.
     """
     Release: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ReleaseJobRequest, _jobs_pb2.ReleaseJobResponse]
     """Say that the asker has journalled the result of a job that it handed here. After OK: what was kept for the way back
-    alone may go; the job's record stays. Idempotent, also for a job that is not known.
+    alone may go; the job's record stays, and is CANCELLED if this node was still waiting for the result from another.
+    Idempotent, also for a job that is not known.
     """
 
 @_typing.type_check_only
@@ -109,11 +111,13 @@ class JobsAsyncStub(JobsStub):
     Return: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ReturnJobRequest, _jobs_pb2.ReturnJobResponse]  # type: ignore[assignment]
     """Take charge of a result on its way to the job's return_to. Before: its outputs are in this node's store. After OK:
     it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
-    is not here), INVALID_ARGUMENT (not final), RESOURCE_EXHAUSTED.
+    is not here), INVALID_ARGUMENT (not final; or this is its return_to, and nobody has handed it in here),
+    ALREADY_EXISTS (known here with another spec), RESOURCE_EXHAUSTED.
     """
     Release: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ReleaseJobRequest, _jobs_pb2.ReleaseJobResponse]  # type: ignore[assignment]
     """Say that the asker has journalled the result of a job that it handed here. After OK: what was kept for the way back
-    alone may go; the job's record stays. Idempotent, also for a job that is not known.
+    alone may go; the job's record stays, and is CANCELLED if this node was still waiting for the result from another.
+    Idempotent, also for a job that is not known.
     """
 
 class JobsServicer(metaclass=_abc_1.ABCMeta):
@@ -203,7 +207,8 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_jobs_pb2.ReturnJobResponse, _abc.Awaitable[_jobs_pb2.ReturnJobResponse]]:
         """Take charge of a result on its way to the job's return_to. Before: its outputs are in this node's store. After OK:
         it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
-        is not here), INVALID_ARGUMENT (not final), RESOURCE_EXHAUSTED.
+        is not here), INVALID_ARGUMENT (not final; or this is its return_to, and nobody has handed it in here),
+        ALREADY_EXISTS (known here with another spec), RESOURCE_EXHAUSTED.
         """
 
     @_abc_1.abstractmethod
@@ -213,7 +218,8 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ReleaseJobResponse, _abc.Awaitable[_jobs_pb2.ReleaseJobResponse]]:
         """Say that the asker has journalled the result of a job that it handed here. After OK: what was kept for the way back
-        alone may go; the job's record stays. Idempotent, also for a job that is not known.
+        alone may go; the job's record stays, and is CANCELLED if this node was still waiting for the result from another.
+        Idempotent, also for a job that is not known.
         """
 
 def add_JobsServicer_to_server(servicer: JobsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/skyrack/v1/node.proto\x12\nskyrack.v1\"\x10\n\x0eGetNodeRequest\"\x85\x02\n\x08NodeInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x15\n\ragent_version\x18\x04 \x01(\t\x12\x10\n\x08uptime_s\x18\x05 \x01(\x01\x12\x16\n\x0eresident_bytes\x18\x06 \x01(\x03\x12\r\n\x05\x63pu_s\x18\x07 \x01(\x01\x12\x13\n\x0bstore_bytes\x18\x08 \x01(\x03\x12\x11\n\topen_jobs\x18\t \x01(\x05\x12\x19\n\x11store_quota_bytes\x18\n \x01(\x03\x12\x14\n\x0cjurisdiction\x18\x0b \x01(\t\x12\x11\n\tjob_slots\x18\x0c \x01(\x05\x12\x10\n\x08restarts\x18\r \x01(\x05\"&\n\x15SigningRequestRequest\x12\r\n\x05renew\x18\x01 \x01(\x08\"%\n\x0eSigningRequest\x12\x13\n\x0brequest_pem\x18\x01 \x01(\x0c\"=\n\x0b\x43\x65rtificate\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\x12\x15\n\rauthority_pem\x18\x02 \x01(\x0c\"\x18\n\x16SetCertificateResponse\">\n\tNodeClock\x12\x0e\n\x06\x65mu_ns\x18\x01 \x01(\x03\x12\x12\n\nat_mono_ns\x18\x02 \x01(\x03\x12\r\n\x05scale\x18\x03 \x01(\x01\"e\n\x07\x43ontact\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x14\n\x0cstart_emu_ns\x18\x02 \x01(\x03\x12\x12\n\nend_emu_ns\x18\x03 \x01(\x03\x12\x10\n\x08\x64\x65lay_us\x18\x04 \x01(\x03\x12\x10\n\x08rate_bps\x18\x05 \x01(\x03\"]\n\x07\x46orward\x12\x0f\n\x07to_node\x18\x01 \x01(\t\x12\x10\n\x08via_node\x18\x02 \x01(\t\x12\x19\n\x11not_before_emu_ns\x18\x03 \x01(\x03\x12\x14\n\x0cuntil_emu_ns\x18\x04 \x01(\x03\"\x89\x01\n\x05Place\x12\x11\n\tat_emu_ns\x18\x01 \x01(\x03\x12\x10\n\x08r_ecef_m\x18\x02 \x03(\x01\x12\x14\n\x0clatitude_deg\x18\x03 \x01(\x01\x12\x15\n\rlongitude_deg\x18\x04 \x01(\x01\x12\x12\n\naltitude_m\x18\x05 \x01(\x01\x12\x1a\n\x12illumination_ratio\x18\x06 \x01(\x01\"\x9c\x01\n\x03Sky\x12$\n\x05\x63lock\x18\x01 \x01(\x0b\x32\x15.skyrack.v1.NodeClock\x12%\n\x08\x63ontacts\x18\x02 \x03(\x0b\x32\x13.skyrack.v1.Contact\x12%\n\x08\x66orwards\x18\x03 \x03(\x0b\x32\x13.skyrack.v1.Forward\x12!\n\x06places\x18\x04 \x03(\x0b\x32\x11.skyrack.v1.Place\"\x10\n\x0eSetSkyResponse\"-\n\x0c\x41uditRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"u\n\nAuditEvent\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x12\n\nat_unix_ns\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0b\n\x03who\x18\x04 \x01(\t\x12\x0c\n\x04what\x18\x05 \x01(\t\x12\n\n\x02of\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t2\xda\x02\n\x04Node\x12;\n\x07GetInfo\x12\x1a.skyrack.v1.GetNodeRequest\x1a\x14.skyrack.v1.NodeInfo\x12R\n\x11GetSigningRequest\x12!.skyrack.v1.SigningRequestRequest\x1a\x1a.skyrack.v1.SigningRequest\x12M\n\x0eSetCertificate\x12\x17.skyrack.v1.Certificate\x1a\".skyrack.v1.SetCertificateResponse\x12\x35\n\x06SetSky\x12\x0f.skyrack.v1.Sky\x1a\x1a.skyrack.v1.SetSkyResponse\x12;\n\x05\x41udit\x12\x18.skyrack.v1.AuditRequest\x1a\x16.skyrack.v1.AuditEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/skyrack/v1/node.proto\x12\nskyrack.v1\"\x10\n\x0eGetNodeRequest\"\x98\x02\n\x08NodeInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x15\n\ragent_version\x18\x04 \x01(\t\x12\x10\n\x08uptime_s\x18\x05 \x01(\x01\x12\x16\n\x0eresident_bytes\x18\x06 \x01(\x03\x12\r\n\x05\x63pu_s\x18\x07 \x01(\x01\x12\x13\n\x0bstore_bytes\x18\x08 \x01(\x03\x12\x11\n\topen_jobs\x18\t \x01(\x05\x12\x19\n\x11store_quota_bytes\x18\n \x01(\x03\x12\x14\n\x0cjurisdiction\x18\x0b \x01(\t\x12\x11\n\tjob_slots\x18\x0c \x01(\x05\x12\x10\n\x08restarts\x18\r \x01(\x05\x12\x11\n\tbound_for\x18\x0e \x03(\t\"&\n\x15SigningRequestRequest\x12\r\n\x05renew\x18\x01 \x01(\x08\"%\n\x0eSigningRequest\x12\x13\n\x0brequest_pem\x18\x01 \x01(\x0c\"=\n\x0b\x43\x65rtificate\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\x12\x15\n\rauthority_pem\x18\x02 \x01(\x0c\"\x18\n\x16SetCertificateResponse\">\n\tNodeClock\x12\x0e\n\x06\x65mu_ns\x18\x01 \x01(\x03\x12\x12\n\nat_mono_ns\x18\x02 \x01(\x03\x12\r\n\x05scale\x18\x03 \x01(\x01\"e\n\x07\x43ontact\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x14\n\x0cstart_emu_ns\x18\x02 \x01(\x03\x12\x12\n\nend_emu_ns\x18\x03 \x01(\x03\x12\x10\n\x08\x64\x65lay_us\x18\x04 \x01(\x03\x12\x10\n\x08rate_bps\x18\x05 \x01(\x03\"]\n\x07\x46orward\x12\x0f\n\x07to_node\x18\x01 \x01(\t\x12\x10\n\x08via_node\x18\x02 \x01(\t\x12\x19\n\x11not_before_emu_ns\x18\x03 \x01(\x03\x12\x14\n\x0cuntil_emu_ns\x18\x04 \x01(\x03\"\x89\x01\n\x05Place\x12\x11\n\tat_emu_ns\x18\x01 \x01(\x03\x12\x10\n\x08r_ecef_m\x18\x02 \x03(\x01\x12\x14\n\x0clatitude_deg\x18\x03 \x01(\x01\x12\x15\n\rlongitude_deg\x18\x04 \x01(\x01\x12\x12\n\naltitude_m\x18\x05 \x01(\x01\x12\x1a\n\x12illumination_ratio\x18\x06 \x01(\x01\"\x9c\x01\n\x03Sky\x12$\n\x05\x63lock\x18\x01 \x01(\x0b\x32\x15.skyrack.v1.NodeClock\x12%\n\x08\x63ontacts\x18\x02 \x03(\x0b\x32\x13.skyrack.v1.Contact\x12%\n\x08\x66orwards\x18\x03 \x03(\x0b\x32\x13.skyrack.v1.Forward\x12!\n\x06places\x18\x04 \x03(\x0b\x32\x11.skyrack.v1.Place\"\x10\n\x0eSetSkyResponse\"-\n\x0c\x41uditRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"u\n\nAuditEvent\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x12\n\nat_unix_ns\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0b\n\x03who\x18\x04 \x01(\t\x12\x0c\n\x04what\x18\x05 \x01(\t\x12\n\n\x02of\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t2\xda\x02\n\x04Node\x12;\n\x07GetInfo\x12\x1a.skyrack.v1.GetNodeRequest\x1a\x14.skyrack.v1.NodeInfo\x12R\n\x11GetSigningRequest\x12!.skyrack.v1.SigningRequestRequest\x1a\x1a.skyrack.v1.SigningRequest\x12M\n\x0eSetCertificate\x12\x17.skyrack.v1.Certificate\x1a\".skyrack.v1.SetCertificateResponse\x12\x35\n\x06SetSky\x12\x0f.skyrack.v1.Sky\x1a\x1a.skyrack.v1.SetSkyResponse\x12;\n\x05\x41udit\x12\x18.skyrack.v1.AuditRequest\x1a\x16.skyrack.v1.AuditEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,31 +34,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETNODEREQUEST']._serialized_start=44
   _globals['_GETNODEREQUEST']._serialized_end=60
   _globals['_NODEINFO']._serialized_start=63
-  _globals['_NODEINFO']._serialized_end=324
-  _globals['_SIGNINGREQUESTREQUEST']._serialized_start=326
-  _globals['_SIGNINGREQUESTREQUEST']._serialized_end=364
-  _globals['_SIGNINGREQUEST']._serialized_start=366
-  _globals['_SIGNINGREQUEST']._serialized_end=403
-  _globals['_CERTIFICATE']._serialized_start=405
-  _globals['_CERTIFICATE']._serialized_end=466
-  _globals['_SETCERTIFICATERESPONSE']._serialized_start=468
-  _globals['_SETCERTIFICATERESPONSE']._serialized_end=492
-  _globals['_NODECLOCK']._serialized_start=494
-  _globals['_NODECLOCK']._serialized_end=556
-  _globals['_CONTACT']._serialized_start=558
-  _globals['_CONTACT']._serialized_end=659
-  _globals['_FORWARD']._serialized_start=661
-  _globals['_FORWARD']._serialized_end=754
-  _globals['_PLACE']._serialized_start=757
-  _globals['_PLACE']._serialized_end=894
-  _globals['_SKY']._serialized_start=897
-  _globals['_SKY']._serialized_end=1053
-  _globals['_SETSKYRESPONSE']._serialized_start=1055
-  _globals['_SETSKYRESPONSE']._serialized_end=1071
-  _globals['_AUDITREQUEST']._serialized_start=1073
-  _globals['_AUDITREQUEST']._serialized_end=1118
-  _globals['_AUDITEVENT']._serialized_start=1120
-  _globals['_AUDITEVENT']._serialized_end=1237
-  _globals['_NODE']._serialized_start=1240
-  _globals['_NODE']._serialized_end=1586
+  _globals['_NODEINFO']._serialized_end=343
+  _globals['_SIGNINGREQUESTREQUEST']._serialized_start=345
+  _globals['_SIGNINGREQUESTREQUEST']._serialized_end=383
+  _globals['_SIGNINGREQUEST']._serialized_start=385
+  _globals['_SIGNINGREQUEST']._serialized_end=422
+  _globals['_CERTIFICATE']._serialized_start=424
+  _globals['_CERTIFICATE']._serialized_end=485
+  _globals['_SETCERTIFICATERESPONSE']._serialized_start=487
+  _globals['_SETCERTIFICATERESPONSE']._serialized_end=511
+  _globals['_NODECLOCK']._serialized_start=513
+  _globals['_NODECLOCK']._serialized_end=575
+  _globals['_CONTACT']._serialized_start=577
+  _globals['_CONTACT']._serialized_end=678
+  _globals['_FORWARD']._serialized_start=680
+  _globals['_FORWARD']._serialized_end=773
+  _globals['_PLACE']._serialized_start=776
+  _globals['_PLACE']._serialized_end=913
+  _globals['_SKY']._serialized_start=916
+  _globals['_SKY']._serialized_end=1072
+  _globals['_SETSKYRESPONSE']._serialized_start=1074
+  _globals['_SETSKYRESPONSE']._serialized_end=1090
+  _globals['_AUDITREQUEST']._serialized_start=1092
+  _globals['_AUDITREQUEST']._serialized_end=1137
+  _globals['_AUDITEVENT']._serialized_start=1139
+  _globals['_AUDITEVENT']._serialized_end=1256
+  _globals['_NODE']._serialized_start=1259
+  _globals['_NODE']._serialized_end=1605
 # @@protoc_insertion_point(module_scope)

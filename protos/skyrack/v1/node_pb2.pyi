@@ -50,6 +50,7 @@ class NodeInfo(_message.Message):
     JURISDICTION_FIELD_NUMBER: _builtins.int
     JOB_SLOTS_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
+    BOUND_FOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: _builtins.str
     """"satellite", "gateway" or "terminal"."""
@@ -68,6 +69,10 @@ class NodeInfo(_message.Message):
     """How many jobs it runs at a time."""
     restarts: _builtins.int
     """How often this node's agent was started again after an end that nobody asked for."""
+    @_builtins.property
+    def bound_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The nodes for which something that is here waits to be brought on its way, or is on it."""
+
     def __init__(
         self,
         *,
@@ -84,10 +89,11 @@ class NodeInfo(_message.Message):
         jurisdiction: _builtins.str = ...,
         job_slots: _builtins.int = ...,
         restarts: _builtins.int = ...,
+        bound_for: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "cpu_s", b"cpu_s", "job_slots", b"job_slots", "jurisdiction", b"jurisdiction", "name", b"name", "open_jobs", b"open_jobs", "resident_bytes", b"resident_bytes", "restarts", b"restarts", "role", b"role", "store_bytes", b"store_bytes", "store_quota_bytes", b"store_quota_bytes", "uptime_s", b"uptime_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "bound_for", b"bound_for", "cpu_s", b"cpu_s", "job_slots", b"job_slots", "jurisdiction", b"jurisdiction", "name", b"name", "open_jobs", b"open_jobs", "resident_bytes", b"resident_bytes", "restarts", b"restarts", "role", b"role", "store_bytes", b"store_bytes", "store_quota_bytes", b"store_quota_bytes", "uptime_s", b"uptime_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
