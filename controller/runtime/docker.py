@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import docker.errors
 from docker.types import LogConfig, Mount
@@ -92,21 +92,14 @@ class DockerRuntime:
 
     def programs(self, run_id: str) -> dict[str, ProgramState]:
         """How it is with the run's programs, by node."""
-        found = {}
-        for container_id, labels in self._labels(f"{RUN_LABEL}={run_id}", f"{PART_LABEL}={PROGRAM}").items():
-            state = self._ended.get(container_id) or user_images.state_of(self._client, container_id)
-            if state is not None:
-                found[labels[NODE_LABEL]] = state
-                if not state.is_running:
-                    self._ended[container_id] = state
-        return found
+        return self._programs(f"{RUN_LABEL}={run_id}")
 
     def exec(self, run_id: str, node: str, argv: Sequence[str], *, of_agent: bool = False) -> int:
         """Run a command in a node, with the caller's terminal if any; see the contract."""
         tty = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
         environment = {"TERM": os.environ.get("TERM", "dumb")} if tty else {}
         api = self._client.api
-        program = None if of_agent else self.programs(run_id).get(node)
+        program = None if of_agent else self._programs(f"{RUN_LABEL}={run_id}", f"{NODE_LABEL}={node}").get(node)
         if program is not None and not program.is_running:
             raise SkyrackError(
                 f"the program of {node} has ended with exit status {program.exit_status}, and nothing runs beside it: "
@@ -148,9 +141,28 @@ class DockerRuntime:
 
     def _labels(self, *wanted: str, running_only: bool = False) -> dict[str, dict[str, str]]:
         """The labels of every container that carries some labels, by the container's id."""
+        return {each["Id"]: each["Labels"] for each in self._containers(*wanted, running_only=running_only)}
+
+    def _containers(self, *wanted: str, running_only: bool = False) -> list[dict[str, Any]]:
+        """What the engine lists of every container that carries some labels."""
         with engine_errors("list containers"):
-            found = self._client.api.containers(all=not running_only, filters={"label": list(wanted)})
-        return {container["Id"]: container["Labels"] for container in found}
+            found: list[dict[str, Any]] = self._client.api.containers(
+                all=not running_only, filters={"label": list(wanted)}
+            )
+        return found
+
+    def _programs(self, *wanted: str) -> dict[str, ProgramState]:
+        found = {}
+        for each in self._containers(*wanted, f"{PART_LABEL}={PROGRAM}"):
+            if each["State"] in user_images.ENDED and each["Id"] not in self._ended:
+                end = user_images.end_of(self._client, each["Id"])
+                if end is None:
+                    continue
+                self._ended[each["Id"]] = end
+            if each["State"] != "created":
+                running = ProgramState(each["Image"], each["ImageID"], is_running=True)
+                found[each["Labels"][NODE_LABEL]] = self._ended.get(each["Id"], running)
+        return found
 
     def _each(
         self, specs: Sequence[NodeSpec], start: Callable[[NodeSpec], T], on_started: Callable[[int], None]

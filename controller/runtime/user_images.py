@@ -25,6 +25,7 @@ CAPABILITIES = [
     "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "NET_RAW", "SETGID", "SETUID",
     "SYS_CHROOT",
 ]  # fmt: skip
+ENDED = ("exited", "dead")  # as the engine lists containers
 PULL_DEADLINE_S = 900.0
 LAST_LINES = 5
 LAST_WORDS_CHARACTERS = 2_000
@@ -80,24 +81,20 @@ def start_program(client: docker.DockerClient, spec: NodeSpec, name: str, agent:
         api.start(container_id)
 
 
-def state_of(client: docker.DockerClient, container_id: str) -> ProgramState | None:
-    """How it is with a program; None before it has been started, and once its container is gone."""
+def end_of(client: docker.DockerClient, container_id: str) -> ProgramState | None:
+    """How a program has ended; None once its container is gone. Raises SkyrackError."""
     try:
         with engine_errors("look at a program"):
             seen = client.api.inspect_container(container_id)
-            state, image, limit_bytes = seen["State"], seen["Config"]["Image"], seen["HostConfig"]["Memory"]
-            if state["Status"] == "created":
-                return None
-            if state["Running"]:
-                return ProgramState(image, seen["Image"], is_running=True)
             written = client.api.logs(container_id, tail=LAST_LINES).decode(errors="replace").strip()
     except SkyrackError as error:
         if isinstance(error.__cause__, docker.errors.NotFound):
             return None
         raise
+    state, limit_bytes = seen["State"], seen["HostConfig"]["Memory"]
     reason = f"over its memory limit of {limit_bytes} bytes" if state["OOMKilled"] else state["Error"]
     last_words = written[-LAST_WORDS_CHARACTERS:]
-    return ProgramState(image, seen["Image"], False, int(state["ExitCode"]), reason, last_words)
+    return ProgramState(seen["Config"]["Image"], seen["Image"], False, int(state["ExitCode"]), reason, last_words)
 
 
 def _is_here(client: docker.DockerClient, image: str) -> bool:
