@@ -60,14 +60,10 @@ class SkyFeed:
         self._agents, self._forecast, self._outlook = agents, forecast, outlook
         self._clock, self._turn = node_pb2.NodeClock(), 0
         self._bound: dict[str, Collection[tuple[str, str]]] = {}
-<<<<<<< HEAD
         self._told: dict[str, _Telling] = {}
-=======
-        self._told: dict[str, node_pb2.Sky] = {}
         # What nodes have custody of, far from its gateway, they alone know: those that may have some are asked.
         self._sought: dict[str, Collection[str]] = dict.fromkeys(agents, ())
         self._asked_mono_s = 0.0
->>>>>>> chaos-unverified
         self._woken = asyncio.Event()
 
     def turn(self, pace: Pace) -> None:
@@ -92,19 +88,12 @@ class SkyFeed:
         gate = asyncio.Semaphore(AT_ONCE)
         while True:
             self._woken.clear()
-<<<<<<< HEAD
-            tellings = self._tellings(t_s())
-            due = [(node, name) for node, name in enumerate(self._agents) if self._told.get(name) != tellings[name]]
-            gate = asyncio.Semaphore(AT_ONCE)
-            await asyncio.gather(*(self._tell(node, name, tellings[name], gate) for node, name in due))
-=======
             if self._sought and time.monotonic() > self._asked_mono_s + LOOK_S:
                 await asyncio.gather(*(self._ask(name, gate) for name in list(self._sought)))
                 self._asked_mono_s = time.monotonic()
-            skies = self._skies(t_s())
-            due = [name for name, sky in skies.items() if self._told.get(name) != sky]
-            await asyncio.gather(*(self._tell(name, skies[name], gate) for name in due))
->>>>>>> chaos-unverified
+            tellings = self._tellings(t_s())
+            due = [(node, name) for node, name in enumerate(self._agents) if self._told.get(name) != tellings[name]]
+            await asyncio.gather(*(self._tell(node, name, tellings[name], gate) for node, name in due))
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):  # not wait_for, which may lose a cancellation
                     await self._woken.wait()
@@ -119,12 +108,22 @@ class SkyFeed:
             else:
                 self._told[name] = telling
 
-<<<<<<< HEAD
+    async def _ask(self, name: str, gate: asyncio.Semaphore) -> None:
+        """For which nodes something is at this one; of one that does not answer, what it said before."""
+        async with gate:
+            with suppress(SkyrackError, TimeoutError):
+                async with asyncio.timeout(ANSWER_S):
+                    self._sought[name] = tuple((await self._agents[name].info()).bound_for)
+
     def _tellings(self, t_s: float) -> dict[str, _Telling]:
-        forwards: dict[str, list[Forward]] = {}
         pairs = [pair for of_job in self._bound.values() for pair in of_job]
+        pairs += [(name, to) for name, sought in self._sought.items() for to in sought if to in self._agents]
+        forwards: dict[str, list[Forward]] = {}
         for (holder, _), forward in self._forecast.forwards(pairs, t_s).items():
             forwards.setdefault(holder, []).append(forward)
+        between = {forward.via_node for of_holder in forwards.values() for forward in of_holder}
+        involved = {name for pair in pairs for name in pair} | between
+        self._sought = {name: self._sought.get(name, ()) for name in involved}
         return {
             name: _Telling(self._turn, self._outlook.window(node, t_s), tuple(forwards.get(name, ())))
             for node, name in enumerate(self._agents)
@@ -170,27 +169,3 @@ def sky_message(clock: node_pb2.NodeClock, own: OwnSky, forwards: Collection[For
         sky.places.add(at_emu_ns=round(edge.t_s * NS), illumination_ratio=edge.illumination_ratio)
     sky.places.sort(key=lambda each: each.at_emu_ns)
     return sky
-=======
-    async def _ask(self, name: str, gate: asyncio.Semaphore) -> None:
-        """For which nodes something is at this one; of one that does not answer, what it said before."""
-        async with gate:
-            with suppress(SkyrackError, TimeoutError):
-                async with asyncio.timeout(ANSWER_S):
-                    self._sought[name] = tuple((await self._agents[name].info()).bound_for)
-
-    def _skies(self, t_s: float) -> dict[str, node_pb2.Sky]:
-        skies = {name: node_pb2.Sky(clock=self._clock) for name in self._agents}
-        pairs = [pair for of_job in self._bound.values() for pair in of_job]
-        pairs += [(name, to) for name, sought in self._sought.items() for to in sought if to in self._agents]
-        forwards = self._forecast.forwards(pairs, t_s)
-        for (holder, to), way in forwards.items():
-            skies[holder].forwards.add(
-                to_node=to,
-                via_node=way.via_node,
-                not_before_emu_ns=round(way.not_before_s * NS),
-                until_emu_ns=round(way.until_s * NS),
-            )
-        involved = {name for pair in pairs for name in pair} | {way.via_node for way in forwards.values()}
-        self._sought = {name: self._sought.get(name, ()) for name in involved}
-        return skies
->>>>>>> chaos-unverified

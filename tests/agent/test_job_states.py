@@ -465,7 +465,8 @@ async def test_a_satellite_takes_charge_of_a_job_for_another(fleet: Fleet) -> No
     inputs = [JobInput(object=scene, at_node="far")]
     job = await sat.run(shell("r", "wc -c < $SKYRACK_INPUTS; echo $SKYRACK_NODE", on_node="other", inputs=inputs))
     assert (job.state, job.stdout.split()) == (JOB_STATE_SUCCEEDED, [b"200000", b"other"])
-    assert await other.committed_bytes(scene) == 200_000
+    there = await other.jobs.Get(jobs_pb2.GetJobRequest(id="r"), timeout=20)
+    assert there.moved_bytes == 200_000
     assert await sat.committed_bytes(scene) == 0
 
 
