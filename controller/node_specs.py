@@ -43,6 +43,8 @@ def _node_spec(scenario: Scenario, timeline: Timeline, place: RunPlace, index: i
         cpu_limit=resources.cpu_limit,
         pids_limit=resources.pids_limit,
         store_bytes=resources.store_bytes,
+        encrypt_at_rest=resources.encrypt_at_rest,
+        job_slots=resources.job_slots,
         program=_program(scenario.hostings.get(node.name), scenario),
     )
 

@@ -33,6 +33,8 @@ def agent_arguments(spec: NodeSpec, *, as_root: bool) -> list[str]:
         *("--endpoint", ENDPOINT),
         *("--store", STORE_DIR),
         *("--store-bytes", str(spec.store_bytes)),
+        *(("--encrypt-at-rest",) if spec.encrypt_at_rest else ()),
+        *("--job-slots", str(spec.job_slots)),
         *(("--jurisdiction", spec.jurisdiction) if spec.jurisdiction else ()),
         *(users if as_root else ()),
     ]

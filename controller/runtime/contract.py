@@ -49,6 +49,8 @@ class NodeSpec:
     cpu_limit: float  # cores
     pids_limit: int
     store_bytes: int  # of objects
+    encrypt_at_rest: bool = False
+    job_slots: int = 1
     program: ProgramSpec | None = None
 
 

@@ -254,6 +254,8 @@ class Resources(Table):
     cpu_limit: float = Field(default=1.0, gt=0.0, le=1024.0)  # cores
     pids_limit: int = Field(default=128, ge=16)
     store_bytes: int = Field(default=2 * 1024**3, ge=1024 * 1024)  # of objects that a node keeps
+    encrypt_at_rest: bool = False  # objects are encrypted on a node's disk, with keys of its own
+    job_slots: int = Field(default=1, ge=1, le=64)  # jobs that a node runs at a time
     root: str = Field(default="/", pattern=r"^/")  # whose programs nodes without an engine have
 
     @property
