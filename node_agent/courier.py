@@ -304,16 +304,19 @@ class Courier:
         offered = self._offered.pop((job_id, name), None)
         if offered is not None:
             self._ledger.moved(job_id, max(committed_bytes - offered, 0))
-        if size_bytes and committed_bytes == size_bytes:
-            return
         self._offered[job_id, name] = committed_bytes
         reason = f"sending {what} ({size_bytes / 1e6:.1f} MB) to {peer.node}"
-        self._ledger.note(job_id, reason)
-        _log.info("job %s: %s, from byte %d", job_id, reason, committed_bytes)
+        if committed_bytes < size_bytes:
+            self._ledger.note(job_id, reason)
+            _log.info("job %s: %s, from byte %d", job_id, reason, committed_bytes)
         progress = Progress(self._ledger, job_id, reason)
-        await peer.put(
-            self._store, name, committed_bytes, lambda done_bytes: progress.at(done_bytes, size_bytes), for_job=job_id
-        )
+        try:  # also what is there already: it is for this job, too, and must not go before it
+            await peer.put(
+                self._store, name, committed_bytes, lambda done_bytes: progress.at(done_bytes, size_bytes),
+                for_job=job_id,
+            )  # fmt: skip
+        except OutOfRange:
+            raise Break(f"what {peer.node} had of {name} has gone") from None
         self._ledger.moved(job_id, size_bytes - self._offered.pop((job_id, name)))
 
     # --- handing over ---

@@ -31,7 +31,9 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.damaged = folder / "damaged"
-        self.damaged.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for own in (folder, self.damaged):
+            own.mkdir(parents=True, exist_ok=True)
+            own.chmod(0o700)  # no job's, whatever the umask
 
     def whole(self, digest: str) -> Path:
         """Where an object is when it is whole."""
