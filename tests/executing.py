@@ -34,6 +34,7 @@ FIRST_JOB_USER = 10100
 AGENT_USER = 10001
 PROCESSES = 24
 DEADLINE_S = 60.0
+TREE = Path("/mnt/tree")
 STORE_BYTES = 256 * 2**20
 Answer: TypeAlias = dict[str, Any]
 SCENARIOS: dict[str, Callable[[Node], Awaitable[Answer]]] = {}
@@ -164,9 +165,13 @@ def executed(name: str, folder: Path, *, apart: bool = False) -> Answer:
     argv = [sys.executable, "-m", "tests.scenarios", name, str(folder)]
     if apart:
         os.chown(folder, AGENT_USER, AGENT_USER)
-        shown = made_visible([Path(sys.base_prefix), Path(sys.prefix), ROOT])
+        within = Path(sys.executable).is_relative_to(ROOT)
+        shown = made_visible([Path(sys.base_prefix), *([] if within else [Path(sys.prefix)])])
         own = "mount -t tmpfs -o mode=1777,size=8m tmp /tmp; mount -t tmpfs -o mode=1777,size=8m shm /dev/shm"
-        acted = f"set -e; {shown}; {own}; cd {ROOT}; exec {shlex.join([*argv, str(AGENT_USER)])}"
+        # The tree may lie below /tmp, or where other users cannot get: it is shown at a place of its own.
+        tree = f"mkdir {TREE}; mount --bind {ROOT} {TREE}"
+        argv[0] = str(TREE / Path(sys.executable).relative_to(ROOT)) if within else sys.executable
+        acted = f"set -e; {shown}; {tree}; {own}; cd {TREE}; exec {shlex.join([*argv, str(AGENT_USER)])}"
         argv = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--ipc", "bash", "-c", acted]
     argv = ["timeout", "--kill-after=5", str(2 * DEADLINE_S), *argv]  # which ends all of them, as a group
     done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT)
