@@ -79,10 +79,13 @@ async def test_a_job_is_apart_from_its_node(node1: tuple[Runtime, RunPlace, Agen
 async def test_nothing_of_a_job_stays_in_its_node(node1: tuple[Runtime, RunPlace, AgentClient]) -> None:
     """Neither a daemon without its environment, session and parent, nor what it has left where all may write."""
     runtime, place, agent = node1
+    listed = "ls -A /tmp /dev/shm | grep -v :"
+    before = await asyncio.to_thread(executed, (runtime, place), "sh", "-c", f"{listed}; true")
     script = "env -i setsid sh -c 'env -i setsid sleep 3331 & exit'; mkdir -m 700 -p /tmp/a/b; echo x > /dev/shm/left"
     await agent.submit(JobSpec(id="stays", command=JobSpec.Command(argv=["sh", "-c", script])))
     job = await agent.wait_final("stays", DEADLINE_S)
     assert job.state == JOB_STATE_SUCCEEDED, job
-    look = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 333[1]'; ls -A /tmp /dev/shm | grep -v :"
+    look = f"cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 333[1]'; {listed}"
     left = await asyncio.to_thread(executed, (runtime, place), "sh", "-c", look)
-    assert left.stdout.decode().split() == ["0"]
+    # Where the tree of the tests lies below /tmp, so does what nodes see of it.
+    assert left.stdout.decode().split() == ["0", *before.stdout.decode().split()]
