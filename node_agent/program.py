@@ -68,6 +68,7 @@ def become(task: Task, streams: tuple[int, int, int], user: int | None, users: U
 
 def _settle(task: Task, user: int | None, users: Users | None, parent: int) -> None:
     """All that bounds it, but for its address space."""
+    seclusion.die_with_parent()  # it may be stopped before it comes to the same below, where it has become another user
     os.setsid()
     Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
     _limit(resource.RLIMIT_CORE, 0)
