@@ -10,8 +10,8 @@ from pathlib import Path
 import grpc
 
 from bench.agent import BARE_ADDRESS, BARE_PORT, InPlace
-from node_agent import wire
-from node_agent.identity import Credentials, Identity
+from node_agent.security import wire
+from node_agent.security.identity import Credentials, Identity
 from protos.skyrack.v1 import objects_pb2
 
 

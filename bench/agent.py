@@ -22,8 +22,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from controller.agents import AgentClient
 from controller.authority import Authority, Subject
-from node_agent import wire
-from node_agent.identity import Credentials, Identity, make_key, take_certificate
+from node_agent.security import wire
+from node_agent.security.identity import Credentials, Identity, make_key, take_certificate
 from protos.skyrack.v1 import jobs_pb2
 
 ADDRESSES = {"gw": "127.88.0.1", "sat": "127.88.0.2"}

@@ -21,8 +21,8 @@ from pathlib import Path
 from bench.agent import ADDRESSES, BARE_ADDRESS, BARE_PORT, ROLES, certified, start
 from controller.agents import AgentClient
 from controller.authority import Authority, Subject
-from node_agent import wire
-from node_agent.identity import Credentials
+from node_agent.security import wire
+from node_agent.security.identity import Credentials
 from protos.skyrack.v1 import jobs_pb2, objects_pb2, objects_pb2_grpc
 
 SCENE_BYTES = 256 * 2**20

@@ -19,27 +19,28 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from node_agent import identity, init, wire
-from node_agent.audit import Audit
-from node_agent.contact import Contacts
-from node_agent.courier import Courier
-from node_agent.endpoint import Endpoint
-from node_agent.engine import Bounds, Engine
+from node_agent.delivery.contact import Contacts
+from node_agent.delivery.courier import Courier
+from node_agent.delivery.peer import Resolver
 from node_agent.errors import Refusal
-from node_agent.executor import Executor
-from node_agent.first_process import FirstProcess
-from node_agent.identity import Credentials, Identity
+from node_agent.jobs.engine import Bounds, Engine
+from node_agent.jobs.executor import Executor
+from node_agent.jobs.ledger import Ledger
+from node_agent.jobs.logs import JobLogs
 from node_agent.journal import Journal, JournalError
-from node_agent.ledger import Ledger
-from node_agent.logs import JobLogs
-from node_agent.peer import Resolver
-from node_agent.scrub import EVERY_S, Scrubber, from_holders
-from node_agent.sealing import Keys
+from node_agent.objects.scrub import EVERY_S, Scrubber, from_holders
+from node_agent.objects.sealing import Keys
+from node_agent.objects.store import ObjectStore
+from node_agent.objects.transfer import ChecksumError, check_checksums
+from node_agent.processes import init
+from node_agent.processes.first_process import FirstProcess
+from node_agent.processes.users import JOB_USERS, Users
+from node_agent.security import identity, wire
+from node_agent.security.audit import Audit
+from node_agent.security.identity import Credentials, Identity
 from node_agent.server import PlaneError, Planes, wait_for_address
-from node_agent.sky import Sky
-from node_agent.store import ObjectStore
-from node_agent.transfer import ChecksumError, check_checksums
-from node_agent.users import JOB_USERS, Users
+from node_agent.sky.endpoint import Endpoint
+from node_agent.sky.sky import Sky
 
 _log = logging.getLogger(__name__)
 

@@ -20,18 +20,18 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from node_agent import wire
-from node_agent.access import EMULATOR, Guard, caller
-from node_agent.audit import Audit
-from node_agent.engine import Engine
 from node_agent.errors import Refusal
-from node_agent.identity import Credentials, Identity
-from node_agent.job_service import Jobs
-from node_agent.object_service import Objects
-from node_agent.scrub import Scrubber
+from node_agent.jobs.engine import Engine
+from node_agent.jobs.service import Jobs
+from node_agent.objects.scrub import Scrubber
+from node_agent.objects.service import Objects
+from node_agent.objects.store import ObjectStore
+from node_agent.security import wire
+from node_agent.security.access import EMULATOR, Guard, caller
+from node_agent.security.audit import Audit
+from node_agent.security.identity import Credentials, Identity
 from node_agent.services import Node
-from node_agent.sky import Sky
-from node_agent.store import ObjectStore
+from node_agent.sky.sky import Sky
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2_grpc, objects_pb2_grpc
 
 _log = logging.getLogger(__name__)

@@ -11,8 +11,6 @@ from typing import Any, Final, TypeAlias, TypeVar
 import grpc
 
 from node_agent import __version__
-from node_agent.audit import Audit
-from node_agent.engine import Engine
 from node_agent.errors import (
     AlreadyExists,
     DataLoss,
@@ -24,9 +22,11 @@ from node_agent.errors import (
     PermissionDenied,
     Refusal,
 )
-from node_agent.identity import Credentials, Identity
-from node_agent.sky import Sky
-from node_agent.store import ObjectStore
+from node_agent.jobs.engine import Engine
+from node_agent.objects.store import ObjectStore
+from node_agent.security.audit import Audit
+from node_agent.security.identity import Credentials, Identity
+from node_agent.sky.sky import Sky
 from protos.skyrack.v1 import node_pb2, node_pb2_grpc
 
 T = TypeVar("T")

@@ -18,14 +18,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from node_agent import init
-from node_agent.execution import Ended, Execution
-from node_agent.executor import Executor
-from node_agent.first_process import FirstProcess
+from node_agent.jobs.execution import Ended, Execution
+from node_agent.jobs.executor import Executor
+from node_agent.jobs.logs import JobLogs
 from node_agent.journal import Journal
-from node_agent.logs import JobLogs
-from node_agent.store import ObjectStore
-from node_agent.users import Users
+from node_agent.objects.store import ObjectStore
+from node_agent.processes import init
+from node_agent.processes.first_process import FirstProcess
+from node_agent.processes.users import Users
 from protos.skyrack.v1.jobs_pb2 import Job, JobLimits, JobSpec
 from tests.visible import made_visible
 

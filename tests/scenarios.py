@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from node_agent.errors import Exhausted
-from node_agent.users import JOB_USERS
+from node_agent.processes.users import JOB_USERS
 from protos.skyrack.v1.jobs_pb2 import JobInput, JobLimits, JobSpec
 from tests.executing import (
     Answer,

@@ -1,7 +1,7 @@
 """Nodes without an engine: agents in namespaces of their own, forked by one process which belongs to the controller.
 
-That process is `node_agent.zygote`; this side speaks to it, gives each node its limits, and knows how to find and end
-what a killed run left: all its processes have the zygote's command line, which names the run.
+That process is `node_agent.processes.zygote`; this side speaks to it, gives each node its limits, and knows how to find
+and end what a killed run left: all its processes have the zygote's command line, which names the run.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from controller.runtime.cgroups import Cgroups, NoCgroupsError
 from controller.runtime.contract import NodeHandle, NodeSpec, ProgramSpec, ProgramState
 from controller.runtime.image import PROJECT_ROOT
 
-ZYGOTE = ("-m", "node_agent.zygote")
-ENTER = ("-m", "node_agent.enter")
+ZYGOTE = ("-m", "node_agent.processes.zygote")
+ENTER = ("-m", "node_agent.processes.enter")
 NODES_FILE = "nodes.jsonl"
 ZYGOTE_LOG = "zygote.log"
 BIRTHS_AT_ONCE = 8
@@ -278,7 +278,7 @@ def _processes() -> Iterator[tuple[int, str]]:
     """Every zygote on this machine and every process forked from one, with its run."""
     for pid in all_processes():
         match command_line(pid):
-            case [_, "-m", "node_agent.zygote", _, run_id]:
+            case [_, "-m", "node_agent.processes.zygote", _, run_id]:
                 yield pid, run_id
 
 

@@ -22,7 +22,7 @@ import pytest
 
 from controller.agents import AgentClient
 from controller.authority import Authority, Subject
-from node_agent.wire import DATA_PORT, PUT_ACCEPTED
+from node_agent.security.wire import DATA_PORT, PUT_ACCEPTED
 from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2, node_pb2_grpc, objects_pb2, objects_pb2_grpc
 from tests.agent.identities import RUN_ID, identity
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 
 from controller.authority import Authority, Subject
-from node_agent.identity import make_key
+from node_agent.security.identity import make_key
 
 RUN_ID = "testruna"
 

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from controller.agents import AgentClient
 from controller.errors import InputError
-from node_agent.transfer import CHUNK_BYTES
+from node_agent.objects.transfer import CHUNK_BYTES
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_CANCELLED,

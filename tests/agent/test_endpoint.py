@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from node_agent.endpoint import MAX_CLIENTS, MAX_REQUEST_BYTES, REQUEST_DEADLINE_S
+from node_agent.sky.endpoint import MAX_CLIENTS, MAX_REQUEST_BYTES, REQUEST_DEADLINE_S
 from protos.skyrack.v1 import node_pb2, node_pb2_grpc
 from tests.agent.fleet import DONE_DEADLINE_S, Fleet
 

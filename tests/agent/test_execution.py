@@ -238,7 +238,7 @@ async def test_a_killed_agent_comes_back_and_goes_on_with_its_job(fleet: Fleet) 
 def test_an_agent_that_does_not_live_is_given_up(tmp_path: Path) -> None:
     """One that ends again and again: each start waits longer, and after the eleventh end within a minute no more."""
     code = """
-from node_agent import init
+from node_agent.processes import init
 import sys
 init.FIRST_BACKOFF_S, init.MAX_BACKOFF_S = 0.01, 0.02
 sys.exit(init.supervise(lambda channel, restarts: 3, None))

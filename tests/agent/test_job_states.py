@@ -191,13 +191,14 @@ async def test_a_job_is_suspended_before_its_turn_and_across_kill_9(fleet: Fleet
 async def test_a_job_suspended_with_its_process_is_another_attempt_after_kill_9(fleet: Fleet) -> None:
     """Its process dies with the agent, so another attempt is due; but it stays suspended until it is resumed."""
     sat = await node(fleet)
+    mark = f"sleep\0003{os.getpid()}".encode()
     await sat.submit(shell("s", f"sleep 3{os.getpid()}"))
-    await sat.reaches("s", JOB_STATE_RUNNING)
+    await until(lambda: bool(processes_with(mark)), "it sleeps")  # only then it is sure to end with its parent
     await sat.suspend("s")
     await sat.restart()
     held = await sat.seen("s", lambda job: job.state == JOB_STATE_SUSPENDED and job.attempt == 2)
     assert held.reason == "suspended before its turn"
-    assert not processes_with(f"sleep\0003{os.getpid()}".encode())
+    assert not processes_with(mark)
     await sat.resume("s")
     assert (await sat.reaches("s", JOB_STATE_RUNNING)).attempt == 2
 

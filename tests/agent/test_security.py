@@ -28,9 +28,9 @@ from controller.authority import Authority
 from controller.certificates import Certificates
 from controller.errors import InputError, SkyrackError
 from controller.runs import Roots, RunPlace
-from node_agent.access import EMULATOR, TABLE, Right
-from node_agent.identity import ROLES
-from node_agent.wire import DATA_PORT
+from node_agent.security.access import EMULATOR, TABLE, Right
+from node_agent.security.identity import ROLES
+from node_agent.security.wire import DATA_PORT
 from protos.skyrack.v1 import jobs_pb2, node_pb2, node_pb2_grpc, objects_pb2
 from protos.skyrack.v1.jobs_pb2 import JOB_STATE_RUNNING, JOB_STATE_SUCCEEDED, JOB_STATE_WAITING_CONTACT, JobSpec
 from tests.agent.fleet import DataPlane, Fleet, object_name, until

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from node_agent import seclusion
+from node_agent.processes import seclusion
 
 ALONE = "SKYRACK_CHAOS_ALONE"
 WHOLE_MAP = "0 0 4294967295"  # user_namespaces(7)

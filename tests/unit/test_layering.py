@@ -17,11 +17,11 @@ PURE_ROOMS = (
 PURE_LIBRARIES = {"numpy", "scipy", "sgp4", "pydantic", "pydantic_core"}
 PURE_FORBIDDEN_STDLIB = {"socket", "asyncio", "subprocess", "threading", "time", "select", "signal", "multiprocessing"}
 OWNERS = {
-    "cryptography": ("controller/authority.py", "node_agent/identity.py", "node_agent/sealing.py"),
+    "cryptography": ("controller/authority.py", "node_agent/security/identity.py", "node_agent/objects/sealing.py"),
     "docker": tuple(f"controller/runtime/{file}.py" for file in ("docker", "engine", "user_images")),
     "sgp4": ("controller/orbit/",),
     "grpc": ("controller/api/", "controller/agents.py", "node_agent/"),
-    "wasmtime": ("node_agent/wasm.py",),
+    "wasmtime": ("node_agent/jobs/wasm.py",),
     "plotly": ("controller/record/",),
     "rich": ("controller/cli/",),
     "click": ("controller/cli/",),

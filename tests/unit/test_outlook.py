@@ -16,7 +16,7 @@ from controller.planner import plan
 from controller.scenario import Scenario, Source, parse_scenario
 from controller.sky_feed import NO_END_EMU_NS, NS, sky_message
 from controller.timeline import NodeEnd, Timeline
-from node_agent.whereabouts import IN_ORBIT, ON_THE_GROUND, Whereabouts, whereabouts
+from node_agent.sky.whereabouts import IN_ORBIT, ON_THE_GROUND, Whereabouts, whereabouts
 from protos.skyrack.v1 import node_pb2
 from tests.unit.hand_made import timeline as hand_made
 

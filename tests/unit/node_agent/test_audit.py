@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from node_agent import audit as audit_module
-from node_agent.audit import Audit
 from node_agent.journal import Journal
+from node_agent.security import audit as audit_module
+from node_agent.security.audit import Audit
 from protos.skyrack.v1.node_pb2 import AuditEvent
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from controller.authority import Authority, Subject
 from node_agent.errors import FailedPrecondition, InvalidArgument
-from node_agent.identity import Credentials, Identity, make_key, take_certificate
-from node_agent.identity import Subject as Named
+from node_agent.security.identity import Credentials, Identity, make_key, take_certificate
+from node_agent.security.identity import Subject as Named
 
 SAT = Identity("sat", "satellite", "10.64.0.1")
 DAY = datetime.timedelta(days=1)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from node_agent.errors import Exhausted, FailedPrecondition, NotFound
+from node_agent.jobs.ledger import Ledger
+from node_agent.jobs.states import accepted
 from node_agent.journal import Journal
-from node_agent.ledger import Ledger
-from node_agent.states import accepted
 from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_CANCELLED,
     JOB_STATE_FAILED,

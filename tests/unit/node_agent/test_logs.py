@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from node_agent.errors import OutOfRange
-from node_agent.logs import CHUNK_BYTES, KEPT_BYTES, JobLogs
+from node_agent.jobs.logs import CHUNK_BYTES, KEPT_BYTES, JobLogs
 
 
 async def whole(logs: JobLogs, job_id: str, offset_bytes: int = 0) -> bytes:

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from node_agent.network_filter import no_network
+from node_agent.processes.network_filter import no_network
 
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | 13  # EACCES
 X86_64, AARCH64, I386 = 0xC000003E, 0xC00000B7, 0x40000003  # linux/audit.h

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.errors import DataLoss
-from node_agent.sealing import SEGMENT_BYTES, Keys, SealedFile, _derived, sealed_bytes, unsealed_bytes
+from node_agent.objects.sealing import SEGMENT_BYTES, Keys, SealedFile, _derived, sealed_bytes, unsealed_bytes
 
 KEY = bytes(range(32))
 SIZES = st.one_of(

@@ -10,7 +10,7 @@ import pytest
 
 from node_agent import __version__
 from node_agent.errors import PermissionDenied
-from node_agent.states import (
+from node_agent.jobs.states import (
     FINAL,
     TRANSITIONS,
     accepted,

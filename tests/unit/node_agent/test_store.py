@@ -16,13 +16,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from node_agent.catalog import PUT, for_job
 from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, InvalidArgument, NotFound, Refusal
 from node_agent.journal import Journal
-from node_agent.partial import Partial
-from node_agent.sealing import SEGMENT_BYTES, sealed_bytes
-from node_agent.store import ObjectStore
-from node_agent.terms import Terms
+from node_agent.objects.catalog import PUT, for_job
+from node_agent.objects.partial import Partial
+from node_agent.objects.sealing import SEGMENT_BYTES, sealed_bytes
+from node_agent.objects.store import ObjectStore
+from node_agent.objects.terms import Terms
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from node_agent.turns import Turn, Turns
+from node_agent.jobs.turns import Turn, Turns
 
 
 def test_the_highest_priority_goes_first_then_the_oldest() -> None:

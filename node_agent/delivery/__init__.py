@@ -1,0 +1,1 @@
+"""Jobs and objects on their way: to whom, when, over contacts that may break."""

@@ -1,0 +1,1 @@
+"""Objects: how they come, are kept, encrypted, looked through, and go."""

@@ -1,0 +1,1 @@
+"""What the node knows of the sky, and what it tells the programs in it."""
