@@ -195,9 +195,11 @@ class Courier:
             await first_of(self._sky.changed(), asyncio.sleep(ASK_AGAIN_S))
 
     async def _is_settled(self, job: jobs_pb2.Job, peer: Peer) -> bool:
-        """Whether the peer has the result, or does not know of the job and so will not ask for it."""
+        """Whether the peer is whom the result is for, and has it, or does not know of the job and so will not ask."""
+        if peer.node != job.spec.return_to:
+            return False  # it may have ended there, and somebody else been charged with its result since
         known = await peer.job(job.spec.id)
-        return known.state in FINAL if known else peer.node == job.spec.return_to
+        return known is None or known.state in FINAL
 
     async def _give_back(self, job: jobs_pb2.Job, peer: Peer, *, asks_only: bool) -> bool:
         """Whether the peer has the result now, or does not want it."""
@@ -207,8 +209,7 @@ class Courier:
             return False
         for output in () if job.spec.keep_outputs_on_node else job.outputs:
             committed_bytes = await peer.committed_bytes(output.object)
-            if committed_bytes < output.size_bytes or not output.size_bytes:
-                await peer.put(self._store, output.object, committed_bytes, lambda _: None, for_job=job.spec.id)
+            await peer.put(self._store, output.object, committed_bytes, lambda _: None, for_job=job.spec.id)
         await peer.give_back(job)
         return True
 

@@ -163,9 +163,7 @@ class Engine:
         check_spec(job.spec)
         if job.state not in FINAL:
             raise InvalidArgument(f"job {job.spec.id} is {label(job.state)}: only what has ended has a result")
-        for output in () if job.spec.keep_outputs_on_node else job.outputs:
-            if self._store.size_bytes(output.object) is None:
-                raise FailedPrecondition(f"job {job.spec.id}: its output {output.object} is not here")
+        self._check_outputs(job)
         await uninterrupted(self._take_result(job))
 
     async def release(self, job_id: str) -> None:
@@ -271,12 +269,31 @@ class Engine:
             return
         check_same_order(record.job, job.spec)
         await self._ledger.settled(job_id)
-        if record.is_final or runs_here(record.job.spec, self._node):
+        if record.is_final:
+            if job.spec.return_to not in ("", self._node):
+                await self._take_again(record, held)
+            return
+        if runs_here(record.job.spec, self._node):
             return
         await self._interrupt(job_id)
         if not record.is_final:
             await self._courier.conclude(job_id, held)
         self._wind_up(job_id)
+
+    async def _take_again(self, record: Record, held: jobs_pb2.Job) -> None:
+        """Have charge again of a result that had gone on from here, or been let go of: its best way leads here."""
+        job_id = held.spec.id
+        if going := self._sending.pop(job_id, None):
+            going.cancel()
+            await asyncio.wait({going})
+        self._check_outputs(held)  # they may have gone with the one before
+        await self._ledger.due_back_again(job_id, held)
+        self._wind_up(job_id)
+
+    def _check_outputs(self, job: jobs_pb2.Job) -> None:
+        for output in () if job.spec.keep_outputs_on_node else job.outputs:
+            if self._store.size_bytes(output.object) is None:
+                raise FailedPrecondition(f"job {job.spec.id}: its output {output.object} is not here")
 
     async def _cancel(self, job_id: str) -> jobs_pb2.Job:
         record = self._ledger.record(job_id)

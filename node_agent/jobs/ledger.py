@@ -274,6 +274,18 @@ class Ledger:
             record.due_back = False
             await self._commit(record, insist=True)
 
+    async def due_back_again(self, job_id: str, ended: jobs_pb2.Job) -> None:
+        """Have charge of a result that has been here before, or how a job ended that was let go of. After: on disk."""
+        record = self.record(job_id)
+        if record.job.state != ended.state:  # it was let go of here: that is not how it ended
+            taken = jobs_pb2.Job()
+            taken.CopyFrom(ended)
+            taken.custodian, taken.submitted_by = record.job.custodian, record.job.submitted_by
+            taken.moved_bytes, taken.revision = record.job.moved_bytes, record.job.revision
+            record.job = noted(taken, ended.reason)
+        record.due_back = True
+        await self._commit(record, insist=True)
+
     async def watch(self, job_id: str, after_revision: int) -> AsyncIterator[jobs_pb2.Job]:
         """The job now and at every change, until it is final; only revisions after the one given. Raises NotFound."""
         record = self.record(job_id)

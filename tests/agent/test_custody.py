@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 
@@ -17,11 +18,12 @@ from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_SUCCEEDED,
     JOB_STATE_SUSPENDED,
     JOB_STATE_WAITING_CONTACT,
+    GetJobRequest,
     JobInput,
     JobSpec,
     ReadLogRequest,
 )
-from tests.agent.fleet import Fleet
+from tests.agent.fleet import Fleet, until
 from tests.agent.test_courier import COUNT, seen, shell, states
 
 S = 1_000_000_000
@@ -106,6 +108,39 @@ async def test_a_result_comes_back_by_another_node(fleet: Fleet) -> None:
     flag.touch()
     job = await gw.wait_final("back", 30)
     assert (job.state, job.stdout) == (JOB_STATE_SUCCEEDED, b"done\n")
+    assert b"".join([chunk async for chunk in gw.get(job.outputs[0].object)]) == b"found\n"
+
+
+async def test_a_result_whose_best_way_leads_back_over_who_had_let_go_of_it_comes_home(fleet: Fleet) -> None:
+    """The node between has fetched it from the one that ran it, and then only that one meets the gateway again."""
+    line, dark = await fleet.link(200, fleet.address(2), 1e9), await fleet.link(201, fleet.address(3), 1e9)
+    dark.cut()
+    await fleet.launch(
+        "gw", "near", "far",
+        seen_from={"gw": {"near": line.address, "far": dark.address}, "near": {"gw": fleet.address(250)}},
+    )  # fmt: skip
+    gw, near, far = [await fleet.client(name) for name in ("gw", "near", "far")]
+    await tell(gw, far=("near", 0.0))
+    await tell(near, gw=("far", 1000.0))
+    await tell(far, gw=("gw", 1000.0))
+    flag = fleet.folder / "go-on"
+    script = f"while [ ! -e {flag} ]; do sleep 0.05; done; echo found > $SKYRACK_OUTPUT_DIR/finding"
+    await gw.submit(shell("over", script, "far"))
+    await seen(gw, "over", lambda job: job.state == JOB_STATE_RUNNING)
+    line.cut()
+    flag.touch()
+    jobs = (await fleet.data_plane("near")).jobs
+
+    async def fetched() -> bool:
+        job = await jobs.Get(GetJobRequest(id="over"), timeout=20)
+        return job.state == JOB_STATE_SUCCEEDED
+
+    await until(fetched, "near has fetched the result")
+    kept = fleet["far"].store / "objects" / hashlib.sha256(b"found\n").hexdigest()
+    await until(lambda: not kept.exists(), "far has let go of it")
+    await tell(near, gw=("far", 0.0))
+    await tell(far, gw=("gw", 0.0))
+    job = await gw.wait_final("over", 30)
     assert b"".join([chunk async for chunk in gw.get(job.outputs[0].object)]) == b"found\n"
 
 
