@@ -397,6 +397,8 @@ class Courier:
         self._logs.resume(job_id)
         try:
             async for seen in peer.watch(job_id):
+                if seen.let_go:
+                    raise _GoneOnError
                 await self._mirror(job_id, seen)
                 if seen.state in AT_NODE | FINAL and len(beside) == 1:
                     beside += [asyncio.create_task(self._follow_log(job_id, stream, peer)) for stream in STREAMS]

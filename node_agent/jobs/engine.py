@@ -36,6 +36,7 @@ from node_agent.jobs.states import (
     runs_here,
 )
 from node_agent.jobs.turns import Turn, Turns
+from node_agent.jobs.unclaimed import release_unclaimed
 from node_agent.objects.catalog import PUT
 from node_agent.objects.store import ObjectStore
 from node_agent.objects.terms import Terms
@@ -102,7 +103,7 @@ class Engine:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._sooner = asyncio.Event()
-        self._expiring: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     @property
     def slots(self) -> int:
@@ -124,7 +125,10 @@ class Engine:
         for job_id in {*self._ledger.due_back_ids(), *self._store.jobs()}:
             if (known := self._ledger.find(job_id)) and known.is_final:
                 self._wind_up(job_id)
-        self._expiring = asyncio.create_task(self._expire_in_time())
+        self._watching = [
+            asyncio.create_task(self._expire_in_time()),
+            asyncio.create_task(release_unclaimed(self._ledger, self._store, self._sky)),
+        ]
 
     async def submit(self, spec: jobs_pb2.JobSpec, submitted_by: str = "") -> jobs_pb2.Job:
         """Take charge of a job, as the wire's contract says. Raises Refusal."""
@@ -161,7 +165,7 @@ class Engine:
     async def take_result(self, job: jobs_pb2.Job) -> None:
         """Take charge of a result on its way back. After: it is on disk. Raises Refusal."""
         check_spec(job.spec)
-        if job.state not in FINAL:
+        if job.state not in FINAL or job.let_go:
             raise InvalidArgument(f"job {job.spec.id} is {label(job.state)}: only what has ended has a result")
         self._check_outputs(job)
         await uninterrupted(self._take_result(job))
@@ -172,7 +176,7 @@ class Engine:
         if record is None:
             return
         await self._ledger.settled(job_id)
-        if not record.is_final and not runs_here(record.job.spec, self._node):
+        if record.due_back and not record.is_final and not runs_here(record.job.spec, self._node):
             await uninterrupted(self._let_go(job_id))
         await self._ledger.sent_back(job_id)
         if task := self._sending.pop(job_id, None):
@@ -216,7 +220,7 @@ class Engine:
     async def stop(self) -> None:
         """End what runs; the journal says where to go on."""
         self._turns.close()
-        tasks = {*self._tasks.values(), *self._sending.values(), *filter(None, (self._expiring,))}
+        tasks = {*self._tasks.values(), *self._sending.values(), *self._watching}
         for task in tasks:
             task.cancel()
         if tasks:

@@ -265,7 +265,8 @@ class Ledger:
         record = self.record(job_id)
         if not record.is_final:
             record.due_back = False
-            await self.advance(job_id, JOB_STATE_CANCELLED, "let go of here: its result has come back another way")
+            reason = "let go of here: its result has come back another way"
+            await self.advance(job_id, JOB_STATE_CANCELLED, reason, result=jobs_pb2.Job(let_go=True))
 
     async def sent_back(self, job_id: str) -> None:
         """Remember that the agent which its result is to go to has it, or another on the way. After: on disk."""
@@ -277,7 +278,7 @@ class Ledger:
     async def due_back_again(self, job_id: str, ended: jobs_pb2.Job) -> None:
         """Have charge of a result that has been here before, or how a job ended that was let go of. After: on disk."""
         record = self.record(job_id)
-        if record.job.state != ended.state:  # it was let go of here: that is not how it ended
+        if record.job.let_go:
             taken = jobs_pb2.Job()
             taken.CopyFrom(ended)
             taken.custodian, taken.submitted_by = record.job.custodian, record.job.submitted_by

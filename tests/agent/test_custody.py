@@ -6,6 +6,9 @@ import asyncio
 import hashlib
 import os
 import time
+from contextlib import suppress
+
+import grpc
 
 from controller.agents import AgentClient
 from protos.skyrack.v1 import node_pb2
@@ -23,10 +26,11 @@ from protos.skyrack.v1.jobs_pb2 import (
     JobSpec,
     ReadLogRequest,
 )
-from tests.agent.fleet import Fleet, until
+from tests.agent.fleet import Fleet, object_name, until
 from tests.agent.test_courier import COUNT, seen, shell, states
 
 S = 1_000_000_000
+HOUR = JobSpec.Command(argv=["sleep", "3600"])
 FAR_AHEAD_NS = 10_000 * S
 
 
@@ -142,6 +146,26 @@ async def test_a_result_whose_best_way_leads_back_over_who_had_let_go_of_it_come
     await tell(far, gw=("gw", 0.0))
     job = await gw.wait_final("over", 30)
     assert b"".join([chunk async for chunk in gw.get(job.outputs[0].object)]) == b"found\n"
+
+
+async def test_what_was_sent_ahead_for_a_job_that_never_came_is_let_go_of(fleet: Fleet) -> None:
+    """Whole or in part, it is kept for two hours of the sky: its sender may come again. What is needed stays."""
+    await fleet.launch("gw", "sat")
+    gw = await fleet.client("gw")
+    peer = await fleet.data_plane("sat")
+    content, needed = os.urandom(100_000), await gw.put_bytes(b"needed")
+    await gw.submit(JobSpec(id="open", on_node="sat", command=HOUR, inputs=[JobInput(object=needed.object)]))
+    await seen(gw, "open", lambda job: job.state == JOB_STATE_RUNNING)
+    await peer.put(object_name(content), content, for_job="never")
+    part = os.urandom(100_000)
+    with suppress(grpc.aio.AioRpcError):  # it ends too early
+        await peer.put(object_name(part), part[:60_000], size_bytes=len(part), for_job="never")
+    assert {info.object for info in await peer.listed()} >= {object_name(content), needed.object}
+    assert (await peer.stat(object_name(part))).committed_bytes == 60_000
+    await fleet.tell_time("sat", 0, scale=3000.0)
+    folder = fleet["sat"].store / "objects"
+    await until(lambda: [path.name for path in folder.iterdir() if path.is_file()] == [needed.object[7:]], "they went")
+    assert (await gw.job("open")).state == JOB_STATE_RUNNING
 
 
 async def test_logs_and_wishes_go_through_custody(fleet: Fleet) -> None:

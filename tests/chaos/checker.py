@@ -207,6 +207,8 @@ class Checker:
                 yield f"it has succeeded, and {where} does not know it"
             return
         there = entry.job
+        if there.let_go:
+            yield f"{where} has let go of it, and runs it"
         if (there.state, there.exit_status, there.attempt) != (job.state, job.exit_status, job.attempt):
             yield f"{where} has it {_word(there)}, attempt {there.attempt}: {there.reason}"
         if _outputs(there) != _outputs(job):

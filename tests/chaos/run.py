@@ -159,8 +159,10 @@ class Scene:
             with suppress(sqlite3.OperationalError):  # it is being written
                 db = sqlite3.connect(f"file:{self.place.store(name) / 'journal.db'}?mode=ro", uri=True, timeout=5.0)
                 rows = db.execute("SELECT id, final FROM job WHERE NOT final OR due_back").fetchall()
+                kept = db.execute("SELECT name, reasons FROM objects WHERE instr(reasons, '\"job ')").fetchall()
                 db.close()
                 found += [f"{job_id} at {name}{' due back' if final else ''}" for job_id, final in rows]
+                found += [f"{object_name[:15]} at {name} for {reasons}" for object_name, reasons in kept]
         return found
 
 
