@@ -22,6 +22,7 @@ from pathlib import Path
 from node_agent.delivery.contact import Contacts
 from node_agent.delivery.courier import Courier
 from node_agent.delivery.peer import Resolver
+from node_agent.delivery.way_back import WayBack
 from node_agent.errors import Refusal
 from node_agent.jobs.engine import Bounds, Engine
 from node_agent.jobs.executor import Executor
@@ -141,8 +142,11 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
     store.in_use = ledger.need_of
     resolver = Resolver(options.peers, options.port, credentials)
     contacts = Contacts(resolver)
-    courier = Courier(who.name, store, ledger, logs, contacts, sky)
-    engine = Engine(who.name, who.jurisdiction, options.bounds, store, ledger, resolver, executor, logs, courier, sky)
+    way_back = WayBack(store, contacts, sky)
+    courier = Courier(who.name, store, ledger, logs, contacts, sky, way_back)
+    engine = Engine(
+        who.name, who.jurisdiction, options.bounds, store, ledger, resolver, executor, logs, courier, way_back, sky
+    )
     scrubber = Scrubber(who.name, store, audit, from_holders(store, contacts))
     planes = Planes(who, credentials, audit, store, scrubber, engine, sky)
     endpoint = Endpoint(who, sky)
