@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
 from contextlib import suppress
@@ -21,7 +20,6 @@ from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_SUCCEEDED,
     JOB_STATE_SUSPENDED,
     JOB_STATE_WAITING_CONTACT,
-    GetJobRequest,
     JobInput,
     JobSpec,
     ReadLogRequest,
@@ -89,63 +87,6 @@ async def test_custody_is_kept_over_a_restart_of_who_has_it(fleet: Fleet) -> Non
     far.start()
     job = await gw.wait_final("kept", 60)
     assert (job.stdout, job.attempt) == (b"done\n", 1)
-
-
-async def test_a_result_comes_back_by_another_node(fleet: Fleet) -> None:
-    """Who took the job there is gone for good; the node that ran it hands its result to one that meets the gateway."""
-    dark = await fleet.link(200, fleet.address(3), 1e9)
-    dark.cut()
-    await fleet.launch(
-        "gw", "near", "far", "other",
-        seen_from={"gw": {"far": dark.address, "other": fleet.address(250)}, "far": {"gw": fleet.address(250)}},
-    )  # fmt: skip
-    gw, near, far, other = [await fleet.client(name) for name in ("gw", "near", "far", "other")]
-    await tell(gw, far=("near", 0.0))
-    await tell(near, far=("far", 0.0))
-    await tell(far, gw=("other", 0.0))
-    await tell(other, gw=("gw", 0.0))
-    flag = fleet.folder / "go-on"
-    line = f"while [ ! -e {flag} ]; do sleep 0.05; done; echo done; echo found > $SKYRACK_OUTPUT_DIR/finding"
-    await gw.submit(shell("back", line, "far"))
-    await seen(gw, "back", lambda job: job.state == JOB_STATE_RUNNING)
-    fleet["near"].kill()
-    flag.touch()
-    job = await gw.wait_final("back", 30)
-    assert (job.state, job.stdout) == (JOB_STATE_SUCCEEDED, b"done\n")
-    assert b"".join([chunk async for chunk in gw.get(job.outputs[0].object)]) == b"found\n"
-
-
-async def test_a_result_whose_best_way_leads_back_over_who_had_let_go_of_it_comes_home(fleet: Fleet) -> None:
-    """The node between has fetched it from the one that ran it, and then only that one meets the gateway again."""
-    line, dark = await fleet.link(200, fleet.address(2), 1e9), await fleet.link(201, fleet.address(3), 1e9)
-    dark.cut()
-    await fleet.launch(
-        "gw", "near", "far",
-        seen_from={"gw": {"near": line.address, "far": dark.address}, "near": {"gw": fleet.address(250)}},
-    )  # fmt: skip
-    gw, near, far = [await fleet.client(name) for name in ("gw", "near", "far")]
-    await tell(gw, far=("near", 0.0))
-    await tell(near, gw=("far", 1000.0))
-    await tell(far, gw=("gw", 1000.0))
-    flag = fleet.folder / "go-on"
-    script = f"while [ ! -e {flag} ]; do sleep 0.05; done; echo found > $SKYRACK_OUTPUT_DIR/finding"
-    await gw.submit(shell("over", script, "far"))
-    await seen(gw, "over", lambda job: job.state == JOB_STATE_RUNNING)
-    line.cut()
-    flag.touch()
-    jobs = (await fleet.data_plane("near")).jobs
-
-    async def fetched() -> bool:
-        job = await jobs.Get(GetJobRequest(id="over"), timeout=20)
-        return job.state == JOB_STATE_SUCCEEDED
-
-    await until(fetched, "near has fetched the result")
-    kept = fleet["far"].store / "objects" / hashlib.sha256(b"found\n").hexdigest()
-    await until(lambda: not kept.exists(), "far has let go of it")
-    await tell(near, gw=("far", 0.0))
-    await tell(far, gw=("gw", 0.0))
-    job = await gw.wait_final("over", 30)
-    assert b"".join([chunk async for chunk in gw.get(job.outputs[0].object)]) == b"found\n"
 
 
 async def test_what_was_sent_ahead_for_a_job_that_never_came_is_let_go_of(fleet: Fleet) -> None:
