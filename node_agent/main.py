@@ -142,12 +142,13 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
     store.in_use = ledger.need_of
     resolver = Resolver(options.peers, options.port, credentials)
     contacts = Contacts(resolver)
-    way_back = WayBack(store, contacts, sky)
-    courier = Courier(who.name, store, ledger, logs, contacts, sky, way_back)
+    fetch = from_holders(store, contacts)
+    scrubber = Scrubber(who.name, store, audit, fetch, lambda row: ledger.senders(row.reasons))
+    way_back = WayBack(who.name, store, contacts, sky)
+    courier = Courier(who.name, store, ledger, logs, contacts, sky, way_back, scrubber)
     engine = Engine(
         who.name, who.jurisdiction, options.bounds, store, ledger, resolver, executor, logs, courier, way_back, sky
     )
-    scrubber = Scrubber(who.name, store, audit, from_holders(store, contacts))
     planes = Planes(who, credentials, audit, store, scrubber, engine, sky)
     endpoint = Endpoint(who, sky)
     await store.recover()

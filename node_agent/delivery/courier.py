@@ -32,6 +32,7 @@ from node_agent.jobs.logs import STREAMS, JobLogs, Stream
 from node_agent.jobs.outputs import why_kept
 from node_agent.jobs.states import AT_NODE, FINAL, away_inputs, label, own_inputs, program_objects
 from node_agent.objects.catalog import PUT, for_job
+from node_agent.objects.scrub import Scrubber
 from node_agent.objects.store import ObjectStore
 from node_agent.sky.sky import Sky
 from protos.skyrack.v1 import jobs_pb2
@@ -59,7 +60,7 @@ class _NotYetError(Exception):
 
 
 class _GoneOnError(Exception):
-    """Its result has left there already, and is on its way by others."""
+    """Its result has left there already: others are charged with it."""
 
 
 class Courier:
@@ -74,6 +75,7 @@ class Courier:
         contacts: Contacts,
         sky: Sky,
         way_back: WayBack,
+        scrubber: Scrubber,
     ) -> None:
         self._node = node
         self._store = store
@@ -82,6 +84,7 @@ class Courier:
         self._contacts = contacts
         self._sky = sky
         self._way_back = way_back
+        self._scrubber = scrubber
         self._offered: dict[tuple[str, str], int] = {}
 
     # --- to the node ---
@@ -104,7 +107,6 @@ class Courier:
                 await self._take_back(job_id)
                 continue
             except _GoneOnError:
-                await self._way_back.until_home(self._job(job_id))
                 await self._ledger.let_go(job_id)
                 return
             await self.conclude(job_id, ended)
@@ -212,6 +214,8 @@ class Courier:
         await peer.fetch(self._store, name, on_received, why=why)
 
     async def _send(self, peer: Peer, job_id: str, name: str, what: str, committed_bytes: int) -> None:
+        if self._store.is_damaged(name):
+            await self._mend(name, DataLoss(f"{name} is damaged at {self._node}"))
         size_bytes = self._store.size_bytes(name)
         if size_bytes is None:
             raise FailedPrecondition(f"{name} has gone from the store of {self._node}")
@@ -232,7 +236,19 @@ class Courier:
             )  # fmt: skip
         except OutOfRange:
             raise Break(f"what {peer.node} had of {name} has gone") from None
+        except DataLoss as damage:
+            await self._mend(name, damage)
+            raise
         self._ledger.moved(job_id, size_bytes - self._offered.pop((job_id, name)))
+
+    async def _mend(self, name: str, damage: DataLoss) -> None:
+        """See whether an object is damaged here, and have it made whole. Raises Break if it is not yet, DataLoss if it
+        cannot be."""
+        report = await self._scrubber.scrub(name)
+        if report.damaged:
+            if not self._scrubber.others(name):
+                raise damage
+            raise Break(f"{name} was damaged at {self._node}, and comes again")
 
     # --- handing over ---
 

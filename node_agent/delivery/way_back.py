@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
@@ -31,25 +30,28 @@ _log = logging.getLogger(__name__)
 class WayBack:
     """The ways of results from this agent."""
 
-    def __init__(self, store: ObjectStore, contacts: Contacts, sky: Sky) -> None:
-        self._store, self._contacts, self._sky = store, contacts, sky
+    def __init__(self, node: str, store: ObjectStore, contacts: Contacts, sky: Sky) -> None:
+        self._node, self._store, self._contacts, self._sky = node, store, contacts, sky
 
     async def bring_back(self, job: jobs_pb2.Job) -> None:
         """Bring a result nearer to where it shall go, by way of a node between where that is sooner. After: one has it,
-        or nobody wants it any more.
-
-        Who handed the job in fetches its result where a path leads here, and is only asked whether he has it.
-        """
-        is_fetched = job.submitted_by in ("", job.spec.return_to)
+        or nobody wants it any more."""
+        patience = Patience(self._sky)
         with self._sky.seeking(job.spec.return_to):
-            await self._home(
-                job, lambda via: partial(self._give_back, job, asks_only=is_fetched and via == job.spec.return_to)
-            )
-
-    async def until_home(self, job: jobs_pb2.Job) -> None:
-        """Wait until the result of a job that was handed on has come to where it shall go by another way."""
-        with self._sky.seeking(job.spec.return_to):
-            await self._home(job, lambda _: partial(self._is_settled, job), between=False)
+            while True:
+                via = await patience.until_contact(job.spec.return_to, lambda _: None, between=True)
+                try:
+                    if await self._contacts.do(via, partial(self._give, job)):
+                        return
+                except (InvalidArgument, AlreadyExists, PermissionDenied) as never:
+                    _log.error("job %s: %s does not want its result: %s", job.spec.id, via, never)
+                    if via == job.spec.return_to:
+                        return
+                except (Break, Refusal) as no:
+                    _log.info("job %s: its result cannot go to %s now: %s", job.spec.id, via, no)
+                    await patience.after_break()
+                    continue
+                await first_of(self._sky.changed(), asyncio.sleep(ASK_AGAIN_S))
 
     async def release(self, job: jobs_pb2.Job) -> None:
         """Let who had the job forget what it kept for the way back. Best done at once; no harm where that fails."""
@@ -60,39 +62,14 @@ class WayBack:
             except (Break, Refusal, TimeoutError) as no:
                 _log.info("job %s: %s still keeps its result: %s", job.spec.id, node, no)
 
-    async def _home(
-        self, job: jobs_pb2.Job, action: Callable[[str], Callable[[Peer], Awaitable[bool]]], *, between: bool = True
-    ) -> None:
-        """Do what is to be done with the node that a result shall go to, or with one between, until it is settled."""
-        patience = Patience(self._sky)
-        while True:
-            via = await patience.until_contact(job.spec.return_to, lambda _: None, between=between)
-            try:
-                if await self._contacts.do(via, action(via)):
-                    return
-            except (InvalidArgument, AlreadyExists, PermissionDenied) as never:
-                _log.error("job %s: %s does not want its result: %s", job.spec.id, via, never)
-                if via == job.spec.return_to:
-                    return
-            except (Break, Refusal) as no:
-                _log.info("job %s: its result cannot go to %s now: %s", job.spec.id, via, no)
-                await patience.after_break()
-                continue
-            await first_of(self._sky.changed(), asyncio.sleep(ASK_AGAIN_S))
-
-    async def _is_settled(self, job: jobs_pb2.Job, peer: Peer) -> bool:
-        """Whether the peer is whom the result is for, and has it, or does not know of the job and so will not ask."""
-        if peer.node != job.spec.return_to:
-            return False  # it may have ended there, and somebody else been charged with its result since
-        known = await peer.job(job.spec.id)
-        return known is None or known.state in FINAL
-
-    async def _give_back(self, job: jobs_pb2.Job, peer: Peer, *, asks_only: bool) -> bool:
+    async def _give(self, job: jobs_pb2.Job, peer: Peer) -> bool:
         """Whether the peer has the result now, or does not want it."""
-        if await self._is_settled(job, peer):
-            return True
-        if asks_only:
-            return False
+        if peer.node == job.spec.return_to:
+            known = await peer.job(job.spec.id)
+            if known is None or known.state in FINAL:
+                return True
+            if job.submitted_by in ("", peer.node) and self._node in (known.custodian, known.spec.on_node):
+                return False  # it fetches the result from here, and is only asked whether it has it
         for output in () if job.spec.keep_outputs_on_node else job.outputs:
             committed_bytes = await peer.committed_bytes(output.object)
             await peer.put(self._store, output.object, committed_bytes, lambda _: None, for_job=job.spec.id)

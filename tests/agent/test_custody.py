@@ -13,6 +13,7 @@ from controller.agents import AgentClient
 from protos.skyrack.v1 import node_pb2
 from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_CANCELLED,
+    JOB_STATE_FAILED,
     JOB_STATE_IN_TRANSIT,
     JOB_STATE_QUEUED,
     JOB_STATE_RETURNING,
@@ -71,8 +72,7 @@ async def test_a_job_goes_into_custody_where_no_path_leads_to_its_node(fleet: Fl
     ]
     (total,) = job.outputs
     assert (total.name, total.at_node) == ("total", "gw")
-    near = await fleet.data_plane("near")
-    assert await near.get(total.object) == b"1000000"
+    assert await gw.get_bytes(total.object) == b"1000000"
 
 
 async def test_custody_is_kept_over_a_restart_of_who_has_it(fleet: Fleet) -> None:
@@ -87,6 +87,41 @@ async def test_custody_is_kept_over_a_restart_of_who_has_it(fleet: Fleet) -> Non
     far.start()
     job = await gw.wait_final("kept", 60)
     assert (job.stdout, job.attempt) == (b"done\n", 1)
+
+
+async def test_what_is_damaged_at_who_has_custody_comes_again_from_who_sent_it(fleet: Fleet) -> None:
+    """The node beyond refuses what does not hash to its name; the one between finds its own copy damaged, has it
+    repaired by the gateway, which keeps the job's input until the job has ended, and goes on."""
+    gw = await split_fleet(fleet)
+    far = fleet["far"]
+    far.kill()
+    await tell(gw, far=("near", 0.0))
+    scene, script = await gw.put_bytes(os.urandom(1_000_000)), await gw.put_bytes(COUNT)
+    spec = JobSpec(id="sick", on_node="far", script_object=script.object, inputs=[JobInput(object=scene.object)])
+    await gw.submit(spec)
+    await seen(gw, "sick", lambda job: "in custody of near: nothing listens at far" in job.reason)
+    with (fleet["near"].store / "objects" / scene.object.removeprefix("sha256:")).open("r+b") as file:
+        byte = file.read(1)
+        file.seek(0)
+        file.write(bytes([byte[0] ^ 1]))
+    far.start()
+    job = await gw.wait_final("sick", 60)
+    assert (job.state, job.stdout) == (JOB_STATE_SUCCEEDED, b"far 1000000\n")
+    near = await fleet.client("near")
+    kinds = {event.kind for event in await near.audit() if event.what == "scrub" and scene.object in event.of}
+    assert kinds == {"damaged", "repaired"}
+
+
+async def test_an_input_that_is_damaged_where_it_is_needed_fails_the_job(fleet: Fleet) -> None:
+    """No program is given other bytes than its job names."""
+    await fleet.launch("gw")
+    gw = await fleet.client("gw")
+    scene, script = await gw.put_bytes(os.urandom(1_000_000)), await gw.put_bytes(COUNT)
+    (fleet["gw"].store / "objects" / scene.object.removeprefix("sha256:")).write_bytes(os.urandom(1_000_000))
+    await gw.submit(JobSpec(id="sick", script_object=script.object, inputs=[JobInput(object=scene.object)]))
+    job = await gw.wait_final("sick", 30)
+    assert (job.state, job.stdout) == (JOB_STATE_FAILED, b"")
+    assert f"{scene.object} is damaged here" in job.reason
 
 
 async def test_what_was_sent_ahead_for_a_job_that_never_came_is_let_go_of(fleet: Fleet) -> None:

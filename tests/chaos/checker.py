@@ -245,7 +245,7 @@ class Checker:
                 yield f"it ended well at its last start, and is told to have failed: {job.reason}"
             elif deed.max_attempts > 1 and job.attempt < deed.max_attempts:
                 yield f"it failed at attempt {job.attempt} of {deed.max_attempts}: {job.reason}"
-        elif not any(words in job.reason for words in REASONS_TO_FAIL):
+        elif not any(words in job.reason for words in REASONS_TO_FAIL) and DISK_FULL not in job.stderr:
             yield "it failed for no reason that a plan has"
 
     def _was_killed(self, at_mono_s: float) -> bool:
@@ -345,9 +345,11 @@ class Checker:
         }
 
 
+DISK_FULL = b"No space left on device"  # a program's own word for it
 REASONS_TO_FAIL = (
     "the agent ended during attempt",  # and no other is allowed
     "no room for", "disk is full", "cannot be written",  # what a full disk or store comes to
+    "is damaged",  # and nobody else has it
 )  # fmt: skip
 
 

@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 RUNS, STORES = Path("/run/skyrack"), Path("/var/lib/skyrack")
 RESUME_S, END_S, LIE_S = 180.0, 20.0, 90.0
+MEETING_S = 60.0
+"""So long two nodes that may meet are waited for: an hour of the sky."""
+
 HOG_LEAVES_BYTES = 1000
 
 
@@ -186,8 +189,10 @@ class Harm:
         self._say(f"flipped a bit of byte {at_bytes} of {path.relative_to(STORES)}")
 
     def lie(self, deed: Lie) -> None:
-        """Have a program in a node, with the node's own key, tell another lies."""
-        self._tell(deed.liar, deed.to, deed.what)
+        """Have a program in a node, with the node's own key, tell another lies, as soon as it reaches that."""
+        until_mono_s = time.monotonic() + MEETING_S
+        while "not reached" in self._tell(deed.liar, deed.to, deed.what) and time.monotonic() < until_mono_s:
+            time.sleep(1.0)
 
     def scrub(self) -> bool:
         """Have those whose objects were corrupted look at them, each by a gateway that reaches it. Whether all did."""
@@ -214,6 +219,8 @@ class Harm:
             self.failed.append(f"{what} of {liar} to {to}: it was kept busy for {LIE_S:.0f} s")
             return "too long"
         told = f"{what} of {liar} to {to}: {done.stdout.strip()}"
+        if "not reached" in told:
+            return told
         self._say(f"{told} {done.stderr.strip()}")
         self.lies.append(told)
         self.lies_left |= {word.split()[0] for word in done.stdout.split(LEFT)[1:]}
