@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from node_agent.delivery.cargo import Cargo
 from node_agent.delivery.contact import Contacts
 from node_agent.delivery.courier import Courier
 from node_agent.delivery.peer import Resolver
@@ -144,8 +145,9 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
     contacts = Contacts(resolver)
     fetch = from_holders(store, contacts)
     scrubber = Scrubber(who.name, store, audit, fetch, lambda row: ledger.senders(row.reasons))
+    cargo = Cargo(who.name, store, ledger, scrubber)
     way_back = WayBack(who.name, store, contacts, sky)
-    courier = Courier(who.name, store, ledger, logs, contacts, sky, way_back, scrubber)
+    courier = Courier(who.name, store, ledger, logs, contacts, sky, way_back, cargo)
     engine = Engine(
         who.name, who.jurisdiction, options.bounds, store, ledger, resolver, executor, logs, courier, way_back, sky
     )

@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
+from node_agent.delivery.cargo import Cargo
 from node_agent.delivery.contact import Contacts
 from node_agent.delivery.patience import Patience
 from node_agent.delivery.peer import Break, Peer
-from node_agent.delivery.progress import Progress
 from node_agent.delivery.way_back import ASK_AGAIN_S, WayBack
 from node_agent.errors import (
     DataLoss,
@@ -32,7 +32,6 @@ from node_agent.jobs.logs import STREAMS, JobLogs, Stream
 from node_agent.jobs.outputs import why_kept
 from node_agent.jobs.states import AT_NODE, FINAL, away_inputs, label, own_inputs, program_objects
 from node_agent.objects.catalog import PUT, for_job
-from node_agent.objects.scrub import Scrubber
 from node_agent.objects.store import ObjectStore
 from node_agent.sky.sky import Sky
 from protos.skyrack.v1 import jobs_pb2
@@ -75,7 +74,7 @@ class Courier:
         contacts: Contacts,
         sky: Sky,
         way_back: WayBack,
-        scrubber: Scrubber,
+        cargo: Cargo,
     ) -> None:
         self._node = node
         self._store = store
@@ -84,8 +83,7 @@ class Courier:
         self._contacts = contacts
         self._sky = sky
         self._way_back = way_back
-        self._scrubber = scrubber
-        self._offered: dict[tuple[str, str], int] = {}
+        self._cargo = cargo
 
     # --- to the node ---
 
@@ -197,58 +195,12 @@ class Courier:
         else:
             await self._ledger.advance(job_id, JOB_STATE_IN_TRANSIT, reason)
 
-    # --- objects ---
+    # --- inputs that lie elsewhere ---
 
     async def _fetch_input(self, job_id: str, name: str, peer: Peer) -> None:
         what = f"fetching an input from {peer.node}"
         await self._in_transit(job_id, what)
-        await self._fetch(peer, job_id, name, what, for_job(job_id))
-
-    async def _fetch(self, peer: Peer, job_id: str, name: str, what: str, why: str) -> None:
-        progress = Progress(self._ledger, job_id, what)
-
-        def on_received(chunk_bytes: int, done_bytes: int, size_bytes: int) -> None:
-            self._ledger.moved(job_id, chunk_bytes)
-            progress.at(done_bytes, size_bytes)
-
-        await peer.fetch(self._store, name, on_received, why=why)
-
-    async def _send(self, peer: Peer, job_id: str, name: str, what: str, committed_bytes: int) -> None:
-        if self._store.is_damaged(name):
-            await self._mend(name, DataLoss(f"{name} is damaged at {self._node}"))
-        size_bytes = self._store.size_bytes(name)
-        if size_bytes is None:
-            raise FailedPrecondition(f"{name} has gone from the store of {self._node}")
-        # Bytes count as moved when they have arrived: an earlier contact's, once this one tells how many they were.
-        offered = self._offered.pop((job_id, name), None)
-        if offered is not None:
-            self._ledger.moved(job_id, max(committed_bytes - offered, 0))
-        self._offered[job_id, name] = committed_bytes
-        reason = f"sending {what} ({size_bytes / 1e6:.1f} MB) to {peer.node}"
-        if committed_bytes < size_bytes:
-            self._ledger.note(job_id, reason)
-            _log.info("job %s: %s, from byte %d", job_id, reason, committed_bytes)
-        progress = Progress(self._ledger, job_id, reason)
-        try:  # also what is there already: it is for this job, too, and must not go before it
-            await peer.put(
-                self._store, name, committed_bytes, lambda done_bytes: progress.at(done_bytes, size_bytes),
-                for_job=job_id,
-            )  # fmt: skip
-        except OutOfRange:
-            raise Break(f"what {peer.node} had of {name} has gone") from None
-        except DataLoss as damage:
-            await self._mend(name, damage)
-            raise
-        self._ledger.moved(job_id, size_bytes - self._offered.pop((job_id, name)))
-
-    async def _mend(self, name: str, damage: DataLoss) -> None:
-        """See whether an object is damaged here, and have it made whole. Raises Break if it is not yet, DataLoss if it
-        cannot be."""
-        report = await self._scrubber.scrub(name)
-        if report.damaged:
-            if not self._scrubber.others(name):
-                raise damage
-            raise Break(f"{name} was damaged at {self._node}, and comes again")
+        await self._cargo.fetch(peer, job_id, name, what, for_job(job_id))
 
     # --- handing over ---
 
@@ -265,7 +217,7 @@ class Courier:
         if known is None:
             for number, (name, there_bytes) in enumerate(zip(names, committed_bytes, strict=True), 1):
                 what = f"input {number} of {len(inputs)}" if number <= len(inputs) else "the program"
-                await self._send(peer, job_id, name, what, there_bytes)
+                await self._cargo.send(peer, job_id, name, what, there_bytes)
         await self._ledger.hand_over(job_id, peer.node)
         await self._mirror(job_id, await peer.submit(self._as_handed_over(spec)))
 
@@ -349,7 +301,7 @@ class Courier:
                     what = f"fetching output {number} of {len(ended.outputs)} ({output.size_bytes / 1e6:.1f} MB)"
                     why = why_kept(self._job(job_id).spec, self._node)
                     try:
-                        await self._fetch(peer, job_id, output.object, f"{what} from {peer.node}", why)
+                        await self._cargo.fetch(peer, job_id, output.object, f"{what} from {peer.node}", why)
                     except NotFound:
                         raise _GoneOnError from None
                 output.at_node = self._node
