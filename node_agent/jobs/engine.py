@@ -217,7 +217,9 @@ class Engine:
         job.submitted_by = submitted_by
         is_due_back = job.state not in FINAL and spec.return_to not in ("", self._node)
         record = await self._ledger.accept(job, due_back=is_due_back)
-        if not record.is_final:
+        if record.is_final:
+            self.results.wind_up(spec.id)  # what was sent ahead for it goes
+        else:
             self._go_on(record)
             if spec.deadline_emu_ns:
                 self._deadlines.added()

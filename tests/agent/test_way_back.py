@@ -8,6 +8,7 @@ import grpc
 
 from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_CANCELLED,
+    JOB_STATE_EXPIRED,
     JOB_STATE_RETURNING,
     JOB_STATE_RUNNING,
     JOB_STATE_SUCCEEDED,
@@ -17,6 +18,7 @@ from protos.skyrack.v1.jobs_pb2 import (
     JobOutput,
     JobSpec,
     ReturnJobRequest,
+    SubmitRequest,
 )
 from tests.agent.fleet import Agent, Fleet, object_name, refused, until
 from tests.agent.test_courier import COUNT, seen, shell
@@ -139,6 +141,20 @@ async def test_what_a_job_needed_and_made_goes_with_it_where_it_has_been(fleet: 
     assert job.state == JOB_STATE_SUCCEEDED
     await until(lambda: whole(fleet["sat"]) == {own}, "nothing of the job is left there")
     assert whole(fleet["gw"]) == {scene.object, script.object, job.outputs[0].object}
+
+
+async def test_what_was_sent_ahead_for_a_job_that_comes_too_late_goes(fleet: Fleet) -> None:
+    """Its deadline has passed when it is handed in: it ends there and then, and nothing of it stays."""
+    await fleet.launch("sat")
+    await fleet.tell_time("sat", 10_000_000_000)
+    peer, content = await fleet.data_plane("sat"), os.urandom(100_000)
+    await peer.put(object_name(content), content, for_job="late")
+    spec = shell("late", "true")
+    spec.inputs.add(object=object_name(content))
+    spec.return_to, spec.deadline_emu_ns = "gw", 1
+    job = await peer.jobs.Submit(SubmitRequest(spec=spec), timeout=20)
+    assert job.state == JOB_STATE_EXPIRED
+    await until(lambda: not whole(fleet["sat"]), "nothing of it stays")
 
 
 async def test_a_result_for_a_gateway_that_knows_nothing_of_the_job_is_not_kept_for_ever(fleet: Fleet) -> None:

@@ -139,11 +139,11 @@ class Checker:
         promises: Promises,
         starts: list[Start],
         kills: list[tuple[float, str]],
-        lies: set[str],
+        may_lie: set[str],
     ) -> None:
-        """`lies`: objects of which something has come by a lie, which a later put could go on with."""
+        """`may_lie`: files of stores that are no object's, and yet may be there."""
         self._ledgers, self._promises, self._starts, self._kills = ledgers, promises, starts, kills
-        self._lies = {f"{name.removeprefix('sha256:')}.part" for name in lies}
+        self._may_lie = may_lie
 
     def violations(self) -> list[str]:
         """All that is not as it must be, in words."""
@@ -314,7 +314,7 @@ class Checker:
                 yield f"{name} has kept {left.name} in its scratch folder"
             for digest in sorted(node.damaged):
                 yield f"{name} has the damaged object {digest}"
-            for other in sorted({*node.others} - self._lies):
+            for other in sorted({*node.others} - self._may_lie):
                 yield f"{name} has {other}, which nobody sends"
             for digest, row in node.rows.items():
                 if row.damaged:

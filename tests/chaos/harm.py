@@ -26,7 +26,7 @@ from protos.skyrack.v1 import controller_pb2
 from tests.chaos import machine
 from tests.chaos.liar import LEFT
 from tests.chaos.plan import Corrupt, End, Fault, Fill, Hog, Lie, Resume
-from tests.chaos.sky import GATEWAYS, NODES, STORE_BYTES, TIME_SCALE
+from tests.chaos.sky import GATEWAYS, GROUNDS, NODES, STORE_BYTES, TIME_SCALE
 from tests.commands import HERE, SOURCE
 
 T = TypeVar("T")
@@ -195,13 +195,16 @@ class Harm:
             time.sleep(1.0)
 
     def scrub(self) -> bool:
-        """Have those whose objects were corrupted look at them, each by a gateway that reaches it. Whether all did."""
+        """Have those whose objects were corrupted look at them, satellites by a gateway that reaches them. Whether all
+        did, and have them whole again or no longer."""
         for path in [path for path in self.corrupted if path not in self._scrubbed]:
             node = NODES[int(path.parts[-3])]
-            for gateway in GATEWAYS:
-                if gateway != node and "objects, damaged" in self._tell(gateway, node, "scrub"):
+            if node in GROUNDS:
+                report = self._ask(f"scrub {node}", lambda client, node=node: client.scrub(node, ""))  # type: ignore[misc]
+                if report is not None and {*report.damaged} == {*report.repaired}:
                     self._scrubbed.add(path)
-                    break
+            elif any("objects, damaged" in self._tell(gateway, node, "scrub") for gateway in GATEWAYS):
+                self._scrubbed.add(path)
         return self._scrubbed >= {*self.corrupted}
 
     def _tell(self, liar: str, to: str, what: str) -> str:
@@ -227,6 +230,12 @@ class Harm:
         if done.returncode:
             self.failed.append(f"{told} {done.stderr.strip()}")
         return told
+
+    @property
+    def left(self) -> set[str]:
+        """Files that may lie in a store for its owner's sake: parts that lies have brought, damaged bytes set aside."""
+        lies = {f"{name.removeprefix('sha256:')}.part" for name in self.lies_left}
+        return lies | {f"damaged/{path.name}" for path in self.corrupted}
 
     def heal(self) -> None:
         """End all faults of links."""
