@@ -40,6 +40,7 @@ from node_agent.jobs.turns import Turn, Turns
 from node_agent.jobs.unclaimed import release_unclaimed
 from node_agent.objects.catalog import PUT
 from node_agent.objects.store import ObjectStore
+from node_agent.objects.stored_file import full_disk_is_exhausted
 from node_agent.objects.terms import Terms
 from node_agent.sky.sky import Sky
 from node_agent.waiting import first_of
@@ -329,7 +330,8 @@ class Engine:
         if record.is_final:
             return
         try:
-            await steps(record)
+            with full_disk_is_exhausted():
+                await steps(record)
         except (Refusal, OSError) as no:
             await self._fail(record, str(no))
         except Exception as defect:  # noqa: BLE001 — told and logged: a defect of ours must leave no job open

@@ -123,6 +123,8 @@ class Liar:
         for number in range(0, 200, 7):
             job = _ended(f"j{number:03d}", self._node)
             told.append(self._return(job))
+            if told[-1] == "not reached":
+                break
         return ", ".join(sorted(set(told)))
 
     def unknown_result(self) -> str:
