@@ -283,13 +283,14 @@ class Engine:
 
     def _go_on(self, record: Record) -> None:
         """Have the job led on from where it is."""
-        plain = (
-            record.job.state == JOB_STATE_QUEUED and record.job.attempt == 1 and not record.job.spec.HasField("keep")
-        )
+        spec = record.job.spec
+        # QUEUED is also told of a job that another node runs.
+        is_next = record.job.state == JOB_STATE_QUEUED and record.job.attempt == 1 and runs_here(spec, self._node)
+        plain = is_next and not spec.HasField("keep")
         if plain and not record.cancel_requested and not record.suspend_requested:
             self._ask_turn(record)
         else:
-            self._start(record.job.spec.id, self._live)
+            self._start(spec.id, self._live)
 
     def _ask_turn(self, record: Record) -> None:
         job_id = record.job.spec.id
