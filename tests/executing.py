@@ -58,9 +58,7 @@ class Node:
         async def keep(name: str) -> None:
             self.checkpoints.append(name)
 
-        written = asyncio.get_running_loop().create_future()
-        written.set_result(None)  # nobody keeps a journal here
-        return await self.executor.start(Job(spec=spec, checkpoint_object=checkpoint), keep, written)
+        return await self.executor.start(Job(spec=spec, checkpoint_object=checkpoint), keep)
 
     async def run(self, spec: JobSpec, checkpoint: str = "") -> Ended:
         """Start a job and wait for its end."""

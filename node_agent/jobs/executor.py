@@ -38,8 +38,10 @@ class Executor:
         self._users = first.users.of_jobs if first.users else None
         self._free = list(range(JOB_USERS))  # a heap: the lowest first
 
-    async def start(self, job: jobs_pb2.Job, on_checkpoint: OnCheckpoint, written: Awaitable[None]) -> Execution:
-        """Start a job's program, from the newest checkpoint that the job names, once it is written that it is started.
+    async def start(
+        self, job: jobs_pb2.Job, on_checkpoint: OnCheckpoint, written: Awaitable[None] | None = None
+    ) -> Execution:
+        """Start a job's program, from the newest checkpoint that the job names, once it is `written` that it may be.
 
         Before: all that it needs is whole in the store. After: its `ended` is to be awaited, once. Raises
         FailedPrecondition if an object has gone, Exhausted if too many jobs have processes, OSError.
@@ -58,7 +60,8 @@ class Executor:
             if left := self._found(job.spec.id):
                 await self._clear(left)
             laid_out = await to_its_end(kinds.lay_out, job, scratch, self._means.store, self._means.node, limits)
-            await written
+            if written is not None:
+                await written
             execution = Execution(self._means, job.spec, scratch, limits, laid_out.given_bytes, on_checkpoint, leave)
             await uninterrupted(execution.begin(laid_out.task))
         except BaseException:

@@ -58,6 +58,11 @@ class Runner:
             raise Exhausted(f"{len(self._stopped)} jobs are suspended here with their processes, as many as can be")
         self._stopped.add(job_id)
 
+    def not_begun(self, record: Record) -> None:
+        """Nothing of its program was started, though it might have been."""
+        record.begun = False
+        self._stopped.discard(record.job.spec.id)
+
     async def run(self, record: Record, turn: Turn) -> None:
         """Make an attempt. Before: the turn holds a slot. After: the job is final, or QUEUED for another attempt; or
         nothing was started, since it is to be suspended. Raises Refusal, OSError.
@@ -65,17 +70,18 @@ class Runner:
         Cancelled, it leaves when nothing of the program runs.
         """
         if record.suspend_requested:
+            self.not_begun(record)
             return
         spec = record.job.spec
-        record.begun = True
+        is_known_to_disk, record.begun = record.begun, True
         written = self._ledger.advance(spec.id, JOB_STATE_RUNNING, _attempt(record.job))
 
         async def on_checkpoint(name: str) -> None:
             await self._ledger.checkpoint(spec.id, name)
 
         try:
-            # Its folder is laid out while the disk comes to know of it; then only is it started.
-            execution = await self._executor.start(record.job, on_checkpoint, written)
+            # Its folder is laid out while the disk comes to know that it may have been started; then only it is.
+            execution = await self._executor.start(record.job, on_checkpoint, None if is_known_to_disk else written)
             ended = await self._to_its_end(record, turn, execution)
         finally:
             self._stopped.discard(spec.id)
