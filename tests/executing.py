@@ -63,7 +63,14 @@ class Node:
     async def run(self, spec: JobSpec, checkpoint: str = "") -> Ended:
         """Start a job and wait for its end."""
         async with asyncio.timeout(DEADLINE_S):
-            return await (await self.start(spec, checkpoint)).ended()
+            return await self.ended(await self.start(spec, checkpoint))
+
+    async def ended(self, execution: Execution) -> Ended:
+        """Wait for its end, and leave nothing of it."""
+        try:
+            return await execution.ended()
+        finally:
+            await execution.leave()
 
     async def keep(self, content: bytes) -> str:
         """An object."""

@@ -144,7 +144,7 @@ async def inputs_are_no_disk_used(node: Node) -> Answer:
 async def suspended(node: Node) -> Answer:
     """A counter that is stopped for longer than its wall limit, and goes on."""
     execution = await node.start(python("count", COUNT, wall_s=4))
-    ending = asyncio.create_task(execution.ended())
+    ending = asyncio.create_task(node.ended(execution))
     path = node.scratch("count") / "output/count"
 
     def count() -> int:
@@ -169,7 +169,7 @@ async def suspended_and_cancelled(node: Node) -> Answer:
     for name, is_stopped in (("stopped", True), ("running", False)):
         mark = f"9{os.getpid()}{len(answer)}"
         execution = await node.start(shell(name, f"setsid sleep {mark} & sleep {mark}"))
-        ending = asyncio.create_task(execution.ended())
+        ending = asyncio.create_task(node.ended(execution))
         await until(lambda mark=mark: len(processes_with(f"sleep\0{mark}")) == 2, "both sleep")  # type: ignore[misc]
         await asyncio.sleep(0)
         if is_stopped:
@@ -193,7 +193,7 @@ async def cancelled_at_once(node: Node) -> Answer:
         await asyncio.wait({starting})
         if not starting.cancelled():
             started += 1
-            ending = asyncio.create_task(starting.result().ended())
+            ending = asyncio.create_task(node.ended(starting.result()))
             await asyncio.sleep(0)
             ending.cancel()
             await asyncio.wait({ending})
@@ -204,7 +204,7 @@ async def cancelled_at_once(node: Node) -> Answer:
         refused = ""
     except Exhausted as error:
         refused = str(error)
-    endings = [asyncio.create_task(each.ended()) for each in most]
+    endings = [asyncio.create_task(node.ended(each)) for each in most]
     await asyncio.sleep(0)
     for each in endings:
         each.cancel()
@@ -217,7 +217,7 @@ async def cancelled_at_once(node: Node) -> Answer:
 async def checkpoints(node: Node) -> Answer:
     """A job is cancelled half-way, and goes on from its last checkpoint."""
     execution = await node.start(python("steps", STEPS))
-    ending = asyncio.create_task(execution.ended())
+    ending = asyncio.create_task(node.ended(execution))
     await until(lambda: len(node.checkpoints) >= 2, "two checkpoints are kept")
     await execution.suspend()
     at_suspend = int(node.content(node.checkpoints[-1]))
@@ -268,7 +268,7 @@ async def printed(node: Node) -> Answer:
     async def follow() -> list[tuple[int, str]]:
         return [(at, data.decode()) async for at, data in node.logs.read("followed", "stdout", follow=True)]
 
-    pieces, _ = await asyncio.gather(follow(), following.ended())
+    pieces, _ = await asyncio.gather(follow(), node.ended(following))
     first = await node.run(shell("twice", "echo one, long"))
     second = await node.run(shell("twice", "echo two"))
     return {
@@ -319,7 +319,7 @@ async def overhead(node: Node) -> Answer:
 async def apart(node: Node) -> Answer:
     """Jobs with users of their own, who try to reach what is not theirs. Wants users of their own."""
     other = await node.start(shell("other", "echo secret > $HOME/mine; chmod 666 $HOME/mine; sleep 60"))
-    others_end = asyncio.create_task(other.ended())
+    others_end = asyncio.create_task(node.ended(other))
     await until(lambda: (node.scratch("other") / "mine").exists(), "the other has written")
     kept = await node.keep(b"kept")
     (node.folder / "keys").mkdir(mode=0o700)
@@ -375,7 +375,7 @@ async def escapees(node: Node) -> Answer:
     mark = f"9{os.getpid()}3"
     daemon = f"env -i setsid sh -c 'env -i setsid sleep {mark} & exit' & wait"
     execution = await node.start(shell("lasts", f"{daemon}; sleep 60"))
-    ending = asyncio.create_task(execution.ended())
+    ending = asyncio.create_task(node.ended(execution))
     await until(lambda: bool(processes_with(f"sleep\0{mark}")), "it has escaped")
     await execution.suspend()
     (pid,) = processes_with(f"sleep\0{mark}")

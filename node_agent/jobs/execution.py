@@ -9,10 +9,11 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from node_agent.blocking import to_its_end, uninterrupted
 from node_agent.errors import Refusal
@@ -42,7 +43,7 @@ OnCheckpoint = Callable[[str], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Ended:
-    """How an attempt ended. Nothing of it is left but this, its outputs in the store, and its log."""
+    """How an attempt ended. Nothing of it stays but this, its outputs in the store, and its log."""
 
     succeeded: bool
     exit_status: int  # as a shell has it: 128 + signal
@@ -93,7 +94,7 @@ class Execution:
         limits: Limits,
         given_bytes: int,
         on_checkpoint: OnCheckpoint,
-        leave: Callable[[], Awaitable[None]],
+        leave: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self._means, self._spec, self._scratch, self._limits = means, spec, scratch, limits
         self._given_bytes, self._on_checkpoint, self._leave = given_bytes, on_checkpoint, leave
@@ -105,6 +106,7 @@ class Execution:
         self._seen = scratch.seen_checkpoint()
         self._keeping = asyncio.Lock()
         self._program: Program | None = None
+        self._is_settled = False  # nothing of it runs any more
 
     @property
     def pid(self) -> int:
@@ -155,7 +157,8 @@ class Execution:
             await self._means.first.signal(self._scratch.tree, signal.SIGCONT)
 
     async def ended(self) -> Ended:
-        """Wait for its end, or bring it about at a limit. After: nothing of it runs, its folder is gone.
+        """Wait for its end, or bring it about at a limit. After: nothing of it runs, and what is to be kept of it is;
+        `leave` is to follow, whatever this came to.
 
         Before: nothing else was awaited since `start`. Cancelled, it does the same before it leaves. Raises OSError if
         some of it cannot be ended.
@@ -169,9 +172,17 @@ class Execution:
             following.cancel()
             await uninterrupted(self._finish(following))
 
+    async def leave(self) -> None:
+        """Remove what is left of it. What cannot be ended keeps its user and its folder."""
+        if self._is_settled:
+            await uninterrupted(self._leave())
+
     async def give_up(self) -> None:
-        """Bring about its end, in place of `ended`. Raises OSError if some of it cannot be ended."""
-        await self._finish(None)
+        """Bring about its end, in place of `ended` and `leave`. Raises OSError if some of it cannot be ended."""
+        try:
+            await self._finish(None)
+        finally:
+            await self.leave()
 
     @property
     def has_begun(self) -> bool:
@@ -273,21 +284,16 @@ class Execution:
         return await outputs.collect(self._scratch.outputs, self._spec, self._means.store, self._means.node)
 
     async def _finish(self, following: asyncio.Task[None] | None) -> None:
-        """Whatever happened: its last checkpoint and its log are kept, and nothing else is left.
-
-        What cannot be ended keeps its user and its folder.
-        """
+        """Whatever happened: nothing of it runs, its last checkpoint and its log are kept."""
         try:
             await self._end()
-            try:
-                if following is not None:
-                    await asyncio.wait({following})
-                    if not following.cancelled() and (error := following.exception()):
-                        raise error
-                await self._look_at_checkpoint()
-                await self._means.logs.finish(self._spec.id)
-            finally:
-                await self._leave()
+            self._is_settled = True
+            if following is not None:
+                await asyncio.wait({following})
+                if not following.cancelled() and (error := following.exception()):
+                    raise error
+            await self._look_at_checkpoint()
+            await self._means.logs.finish(self._spec.id)
         finally:
             for pump in self._pumps:
                 pump.close()

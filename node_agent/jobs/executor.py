@@ -43,8 +43,8 @@ class Executor:
     ) -> Execution:
         """Start a job's program, from the newest checkpoint that the job names, once it is `written` that it may be.
 
-        Before: all that it needs is whole in the store. After: its `ended` is to be awaited, once. Raises
-        FailedPrecondition if an object has gone, Exhausted if too many jobs have processes, OSError.
+        Before: all that it needs is whole in the store. After: its `ended`, then its `leave` are to be awaited, once.
+        Raises FailedPrecondition if an object has gone, Exhausted if too many jobs have processes, OSError.
         """
         if not self._free:
             raise Exhausted(f"{JOB_USERS} jobs have processes here already, suspended ones among them")
