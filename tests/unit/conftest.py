@@ -14,9 +14,7 @@ from hypothesis import settings
 from controller.cli import main
 from tests.searches import examples
 
-settings.register_profile(
-    "skyrack", max_examples=examples(100), deadline=None
-)  # what else runs here is not their fault
+settings.register_profile("skyrack", max_examples=examples(100), deadline=None)  # the machine may be busy
 settings.load_profile("skyrack")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported
 
