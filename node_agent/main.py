@@ -19,9 +19,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from node_agent.delivery.cargo import Cargo
 from node_agent.delivery.contact import Contacts
 from node_agent.delivery.courier import Courier
 from node_agent.delivery.peer import Resolver
+from node_agent.delivery.way_back import WayBack
 from node_agent.errors import Refusal
 from node_agent.jobs.engine import Bounds, Engine
 from node_agent.jobs.executor import Executor
@@ -141,9 +143,14 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
     store.in_use = ledger.need_of
     resolver = Resolver(options.peers, options.port, credentials)
     contacts = Contacts(resolver)
-    courier = Courier(who.name, store, ledger, logs, contacts, sky)
-    engine = Engine(who.name, who.jurisdiction, options.bounds, store, ledger, resolver, executor, logs, courier, sky)
-    scrubber = Scrubber(who.name, store, audit, from_holders(store, contacts))
+    fetch = from_holders(store, contacts)
+    scrubber = Scrubber(who.name, store, audit, fetch, lambda row: ledger.senders(row.reasons))
+    cargo = Cargo(who.name, store, ledger, scrubber)
+    way_back = WayBack(who.name, store, contacts, sky)
+    courier = Courier(who.name, store, ledger, logs, contacts, sky, way_back, cargo)
+    engine = Engine(
+        who.name, who.jurisdiction, options.bounds, store, ledger, resolver, executor, logs, courier, way_back, sky
+    )
     planes = Planes(who, credentials, audit, store, scrubber, engine, sky)
     endpoint = Endpoint(who, sky)
     await store.recover()

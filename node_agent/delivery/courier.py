@@ -11,24 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
+from node_agent.delivery.cargo import Cargo
 from node_agent.delivery.contact import Contacts
 from node_agent.delivery.patience import Patience
 from node_agent.delivery.peer import Break, Peer
+from node_agent.delivery.way_back import ASK_AGAIN_S, WayBack
 from node_agent.errors import (
-    AlreadyExists,
     DataLoss,
     Exhausted,
     FailedPrecondition,
-    InvalidArgument,
     NotFound,
     OutOfRange,
-    PermissionDenied,
-    Refusal,
 )
 from node_agent.jobs.ledger import Ledger
 from node_agent.jobs.logs import STREAMS, JobLogs, Stream
@@ -37,7 +34,6 @@ from node_agent.jobs.states import AT_NODE, FINAL, away_inputs, label, own_input
 from node_agent.objects.catalog import PUT, for_job
 from node_agent.objects.store import ObjectStore
 from node_agent.sky.sky import Sky
-from node_agent.waiting import first_of
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_IN_TRANSIT,
@@ -48,14 +44,10 @@ from protos.skyrack.v1.jobs_pb2 import (
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-NOTE_EVERY_S = 1.0
 MAX_CORRUPTED = 3
 """How often an object may arrive corrupted before that is the store's fault and not the way's."""
 NOT_YET_S = 2.0
 """Between two questions to the node that runs it while another has custody."""
-RELEASE_S = 10.0
-ASK_AGAIN_S = 10.0
-"""Between two questions to who fetches a result whether he has it by now."""
 
 
 class _LostThereError(Exception):
@@ -67,30 +59,22 @@ class _NotYetError(Exception):
 
 
 class _GoneOnError(Exception):
-    """Its result has left there already, and is on its way by others."""
-
-
-class Progress:
-    """Says how far a transfer is, once a second."""
-
-    def __init__(self, ledger: Ledger, job_id: str, what: str) -> None:
-        self._ledger = ledger
-        self._job_id = job_id
-        self._what = what
-        self._due_mono_s = time.monotonic() + NOTE_EVERY_S
-
-    def at(self, done_bytes: int, size_bytes: int) -> None:
-        """So many bytes of so many."""
-        if time.monotonic() >= self._due_mono_s:
-            self._due_mono_s = time.monotonic() + NOTE_EVERY_S
-            self._ledger.note(self._job_id, f"{self._what}, {100 * done_bytes // max(size_bytes, 1)} %")
+    """Its result has left there already: others are charged with it."""
 
 
 class Courier:
     """Carries jobs between this agent and others."""
 
     def __init__(
-        self, node: str, store: ObjectStore, ledger: Ledger, logs: JobLogs, contacts: Contacts, sky: Sky
+        self,
+        node: str,
+        store: ObjectStore,
+        ledger: Ledger,
+        logs: JobLogs,
+        contacts: Contacts,
+        sky: Sky,
+        way_back: WayBack,
+        cargo: Cargo,
     ) -> None:
         self._node = node
         self._store = store
@@ -98,7 +82,8 @@ class Courier:
         self._logs = logs
         self._contacts = contacts
         self._sky = sky
-        self._offered: dict[tuple[str, str], int] = {}
+        self._way_back = way_back
+        self._cargo = cargo
 
     # --- to the node ---
 
@@ -120,11 +105,10 @@ class Courier:
                 await self._take_back(job_id)
                 continue
             except _GoneOnError:
-                await self._until_home(job_id)
                 await self._ledger.let_go(job_id)
                 return
             await self.conclude(job_id, ended)
-            await self._release(job_id)
+            await self._way_back.release(self._job(job_id))
             return
 
     async def conclude(self, job_id: str, ended: jobs_pb2.Job) -> None:
@@ -152,75 +136,6 @@ class Courier:
             if ended is not None:
                 return f"at {node}: {label(ended.state)}, {ended.reason}"
         return f"before {job.custodian} had accepted it"
-
-    # --- back ---
-
-    async def bring_back(self, job_id: str) -> None:
-        """Bring a result nearer to where it shall go, by way of a node between where that is sooner. After: one has it,
-        or nobody wants it any more.
-
-        Who handed the job in fetches its result where a path leads here, and is only asked whether he has it.
-        """
-        job = self._job(job_id)
-        is_fetched = job.submitted_by in ("", job.spec.return_to)
-        with self._sky.seeking(job.spec.return_to):
-            await self._home(
-                job, lambda via: partial(self._give_back, job, asks_only=is_fetched and via == job.spec.return_to)
-            )
-
-    async def _until_home(self, job_id: str) -> None:
-        """Wait until the result of a job that was handed on has come to where it shall go by another way."""
-        job = self._job(job_id)
-        with self._sky.seeking(job.spec.return_to):
-            await self._home(job, lambda _: partial(self._is_settled, job), between=False)
-
-    async def _home(
-        self, job: jobs_pb2.Job, action: Callable[[str], Callable[[Peer], Awaitable[bool]]], *, between: bool = True
-    ) -> None:
-        """Do what is to be done with the node that a result shall go to, or with one between, until it is settled."""
-        patience = Patience(self._sky)
-        while True:
-            via = await patience.until_contact(job.spec.return_to, lambda _: None, between=between)
-            try:
-                if await self._contacts.do(via, action(via)):
-                    return
-            except (InvalidArgument, AlreadyExists, PermissionDenied) as never:
-                _log.error("job %s: %s does not want its result: %s", job.spec.id, via, never)
-                if via == job.spec.return_to:
-                    return
-            except (Break, Refusal) as no:
-                _log.info("job %s: its result cannot go to %s now: %s", job.spec.id, via, no)
-                await patience.after_break()
-                continue
-            await first_of(self._sky.changed(), asyncio.sleep(ASK_AGAIN_S))
-
-    async def _is_settled(self, job: jobs_pb2.Job, peer: Peer) -> bool:
-        """Whether the peer has the result, or does not know of the job and so will not ask for it."""
-        known = await peer.job(job.spec.id)
-        return known.state in FINAL if known else peer.node == job.spec.return_to
-
-    async def _give_back(self, job: jobs_pb2.Job, peer: Peer, *, asks_only: bool) -> bool:
-        """Whether the peer has the result now, or does not want it."""
-        if await self._is_settled(job, peer):
-            return True
-        if asks_only:
-            return False
-        for output in () if job.spec.keep_outputs_on_node else job.outputs:
-            committed_bytes = await peer.committed_bytes(output.object)
-            if committed_bytes < output.size_bytes or not output.size_bytes:
-                await peer.put(self._store, output.object, committed_bytes, lambda _: None, for_job=job.spec.id)
-        await peer.give_back(job)
-        return True
-
-    async def _release(self, job_id: str) -> None:
-        """Let who had the job forget what it kept for the way back. Best done at once; no harm where that fails."""
-        job = self._job(job_id)
-        for node in dict.fromkeys((job.custodian, job.spec.on_node)):
-            try:
-                async with asyncio.timeout(RELEASE_S):
-                    await self._contacts.do(node, lambda peer: peer.release(job_id))
-            except (Break, Refusal, TimeoutError) as no:
-                _log.info("job %s: %s still keeps its result: %s", job_id, node, no)
 
     # --- through breaks ---
 
@@ -280,44 +195,12 @@ class Courier:
         else:
             await self._ledger.advance(job_id, JOB_STATE_IN_TRANSIT, reason)
 
-    # --- objects ---
+    # --- inputs that lie elsewhere ---
 
     async def _fetch_input(self, job_id: str, name: str, peer: Peer) -> None:
         what = f"fetching an input from {peer.node}"
         await self._in_transit(job_id, what)
-        await self._fetch(peer, job_id, name, what, for_job(job_id))
-
-    async def _fetch(self, peer: Peer, job_id: str, name: str, what: str, why: str) -> None:
-        progress = Progress(self._ledger, job_id, what)
-
-        def on_received(chunk_bytes: int, done_bytes: int, size_bytes: int) -> None:
-            self._ledger.moved(job_id, chunk_bytes)
-            progress.at(done_bytes, size_bytes)
-
-        await peer.fetch(self._store, name, on_received, why=why)
-
-    async def _send(self, peer: Peer, job_id: str, name: str, what: str, committed_bytes: int) -> None:
-        size_bytes = self._store.size_bytes(name)
-        if size_bytes is None:
-            raise FailedPrecondition(f"{name} has gone from the store of {self._node}")
-        # Bytes count as moved when they have arrived: an earlier contact's, once this one tells how many they were.
-        offered = self._offered.pop((job_id, name), None)
-        if offered is not None:
-            self._ledger.moved(job_id, max(committed_bytes - offered, 0))
-        self._offered[job_id, name] = committed_bytes
-        reason = f"sending {what} ({size_bytes / 1e6:.1f} MB) to {peer.node}"
-        if committed_bytes < size_bytes:
-            self._ledger.note(job_id, reason)
-            _log.info("job %s: %s, from byte %d", job_id, reason, committed_bytes)
-        progress = Progress(self._ledger, job_id, reason)
-        try:  # also what is there already: it is for this job, too, and must not go before it
-            await peer.put(
-                self._store, name, committed_bytes, lambda done_bytes: progress.at(done_bytes, size_bytes),
-                for_job=job_id,
-            )  # fmt: skip
-        except OutOfRange:
-            raise Break(f"what {peer.node} had of {name} has gone") from None
-        self._ledger.moved(job_id, size_bytes - self._offered.pop((job_id, name)))
+        await self._cargo.fetch(peer, job_id, name, what, for_job(job_id))
 
     # --- handing over ---
 
@@ -334,7 +217,7 @@ class Courier:
         if known is None:
             for number, (name, there_bytes) in enumerate(zip(names, committed_bytes, strict=True), 1):
                 what = f"input {number} of {len(inputs)}" if number <= len(inputs) else "the program"
-                await self._send(peer, job_id, name, what, there_bytes)
+                await self._cargo.send(peer, job_id, name, what, there_bytes)
         await self._ledger.hand_over(job_id, peer.node)
         await self._mirror(job_id, await peer.submit(self._as_handed_over(spec)))
 
@@ -396,6 +279,8 @@ class Courier:
         self._logs.resume(job_id)
         try:
             async for seen in peer.watch(job_id):
+                if seen.let_go:
+                    raise _GoneOnError
                 await self._mirror(job_id, seen)
                 if seen.state in AT_NODE | FINAL and len(beside) == 1:
                     beside += [asyncio.create_task(self._follow_log(job_id, stream, peer)) for stream in STREAMS]
@@ -416,7 +301,7 @@ class Courier:
                     what = f"fetching output {number} of {len(ended.outputs)} ({output.size_bytes / 1e6:.1f} MB)"
                     why = why_kept(self._job(job_id).spec, self._node)
                     try:
-                        await self._fetch(peer, job_id, output.object, f"{what} from {peer.node}", why)
+                        await self._cargo.fetch(peer, job_id, output.object, f"{what} from {peer.node}", why)
                     except NotFound:
                         raise _GoneOnError from None
                 output.at_node = self._node

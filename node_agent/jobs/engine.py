@@ -17,10 +17,13 @@ from typing import Any, Final, TypeAlias
 from node_agent.blocking import uninterrupted
 from node_agent.delivery.courier import Courier
 from node_agent.delivery.peer import Break, Resolver
-from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, InvalidArgument, Refusal
+from node_agent.delivery.way_back import WayBack
+from node_agent.errors import Exhausted, FailedPrecondition, InvalidArgument, Refusal
+from node_agent.jobs.deadlines import Deadlines
 from node_agent.jobs.executor import Executor
 from node_agent.jobs.ledger import Ledger, Record
 from node_agent.jobs.logs import JobLogs, Stream
+from node_agent.jobs.results import Results
 from node_agent.jobs.runner import Runner
 from node_agent.jobs.states import (
     FINAL,
@@ -28,14 +31,13 @@ from node_agent.jobs.states import (
     backoff_s,
     check_jurisdiction,
     check_same,
-    check_same_order,
     check_spec,
-    label,
     own_inputs,
     program_objects,
     runs_here,
 )
 from node_agent.jobs.turns import Turn, Turns
+from node_agent.jobs.unclaimed import release_unclaimed
 from node_agent.objects.catalog import PUT
 from node_agent.objects.store import ObjectStore
 from node_agent.objects.terms import Terms
@@ -58,8 +60,6 @@ Steps: TypeAlias = Callable[[Record], Coroutine[Any, Any, None]]
 _STANDS: Final = FINAL | {JOB_STATE_SUSPENDED}
 _STOP_DEADLINE_S: Final = 1.5
 _INTERRUPT_DEADLINE_S: Final = 10.0
-_EXPIRY_PAUSE_S: Final = 0.1
-_EXPIRED_AT_ONCE: Final = 100
 _MAX_PAGE_BYTES: Final = 3 * 2**20
 """Of a list of jobs: a message holds it, and one job more."""
 
@@ -86,6 +86,7 @@ class Engine:
         executor: Executor,
         logs: JobLogs,
         courier: Courier,
+        way_back: WayBack,
         sky: Sky,
     ) -> None:
         self._node = node
@@ -100,9 +101,9 @@ class Engine:
         self._logs = logs
         self._runner = Runner(ledger, executor, bounds.slots)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._sending: dict[str, asyncio.Task[None]] = {}
-        self._sooner = asyncio.Event()
-        self._expiring: asyncio.Task[None] | None = None
+        self._deadlines = Deadlines(ledger, sky)
+        self.results = Results(node, store, ledger, way_back, courier, sky, self._interrupt)
+        self._watching: list[asyncio.Task[None]] = []
 
     @property
     def slots(self) -> int:
@@ -123,8 +124,11 @@ class Engine:
                 self._go_on(record)
         for job_id in {*self._ledger.due_back_ids(), *self._store.jobs()}:
             if (known := self._ledger.find(job_id)) and known.is_final:
-                self._wind_up(job_id)
-        self._expiring = asyncio.create_task(self._expire_in_time())
+                self.results.wind_up(job_id)
+        self._watching = [
+            asyncio.create_task(self._deadlines.watch(self._expire)),
+            asyncio.create_task(release_unclaimed(self._ledger, self._store, self._sky)),
+        ]
 
     async def submit(self, spec: jobs_pb2.JobSpec, submitted_by: str = "") -> jobs_pb2.Job:
         """Take charge of a job, as the wire's contract says. Raises Refusal."""
@@ -157,30 +161,6 @@ class Engine:
     async def resume(self, job_id: str) -> jobs_pb2.Job:
         """Let a job go on. After: the wish is on disk. Raises Refusal."""
         return await uninterrupted(self._resume(job_id))
-
-    async def take_result(self, job: jobs_pb2.Job) -> None:
-        """Take charge of a result on its way back. After: it is on disk. Raises Refusal."""
-        check_spec(job.spec)
-        if job.state not in FINAL:
-            raise InvalidArgument(f"job {job.spec.id} is {label(job.state)}: only what has ended has a result")
-        for output in () if job.spec.keep_outputs_on_node else job.outputs:
-            if self._store.size_bytes(output.object) is None:
-                raise FailedPrecondition(f"job {job.spec.id}: its output {output.object} is not here")
-        await uninterrupted(self._take_result(job))
-
-    async def release(self, job_id: str) -> None:
-        """The result of a job is safe elsewhere: it need not be brought there, nor waited for. After: on disk."""
-        record = self._ledger.find(job_id)
-        if record is None:
-            return
-        await self._ledger.settled(job_id)
-        if not record.is_final and not runs_here(record.job.spec, self._node):
-            await uninterrupted(self._let_go(job_id))
-        await self._ledger.sent_back(job_id)
-        if task := self._sending.pop(job_id, None):
-            task.cancel()
-        if record.is_final:
-            self._wind_up(job_id)
 
     async def job(self, job_id: str) -> jobs_pb2.Job:
         """One job. Raises NotFound."""
@@ -218,7 +198,7 @@ class Engine:
     async def stop(self) -> None:
         """End what runs; the journal says where to go on."""
         self._turns.close()
-        tasks = {*self._tasks.values(), *self._sending.values(), *filter(None, (self._expiring,))}
+        tasks = {*self._tasks.values(), *self.results.tasks(), *self._watching}
         for task in tasks:
             task.cancel()
         if tasks:
@@ -245,8 +225,10 @@ class Engine:
                 turn.give_back()
             raise
         self._set_going(record, turn)
-        if spec.deadline_emu_ns:
-            self._sooner.set()
+        if record.is_final:
+            self.results.wind_up(spec.id)  # what was sent ahead for it goes
+        elif spec.deadline_emu_ns:
+            self._deadlines.added()
         return await self._ledger.settled(spec.id)
 
     def _set_going(self, record: Record, turn: Turn | None) -> None:
@@ -268,33 +250,6 @@ class Engine:
             await self._ledger.take_back(job_id)
             self._start(job_id, self._live)
 
-    async def _let_go(self, job_id: str) -> None:
-        await self._interrupt(job_id)
-        await self._ledger.let_go(job_id)
-
-    async def _take_result(self, job: jobs_pb2.Job) -> None:
-        job_id = job.spec.id
-        record = self._ledger.find(job_id)
-        held = jobs_pb2.Job()
-        held.CopyFrom(job)
-        for output in () if job.spec.keep_outputs_on_node else held.outputs:
-            output.at_node = self._node
-        if record is None:
-            if job.spec.return_to == self._node:
-                raise InvalidArgument(f"job {job_id} was never handed in at {self._node}")
-            held.custodian, held.submitted_by, held.moved_bytes, held.revision = "", self._node, 0, 1
-            await self._ledger.accept(held, due_back=job.spec.return_to not in ("", self._node))
-            self._wind_up(job_id)
-            return
-        check_same_order(record.job, job.spec)
-        await self._ledger.settled(job_id)
-        if record.is_final or runs_here(record.job.spec, self._node):
-            return
-        await self._interrupt(job_id)
-        if not record.is_final:
-            await self._courier.conclude(job_id, held)
-        self._wind_up(job_id)
-
     async def _cancel(self, job_id: str) -> jobs_pb2.Job:
         record = self._ledger.record(job_id)
         await self._ledger.settled(job_id)
@@ -304,7 +259,7 @@ class Engine:
             if not record.is_final:
                 self._start(job_id, self._live)
         elif record.is_final:
-            await self.release(job_id)  # who wishes its end does not wait for its result
+            await self.results.release(job_id)  # who wishes its end does not wait for its result
         if runs_here(record.job.spec, self._node) and (task := self._tasks.get(job_id)):
             await asyncio.wait({task}, timeout=_INTERRUPT_DEADLINE_S)
         return record.told
@@ -340,32 +295,6 @@ class Engine:
         except TimeoutError:
             _log.error("job %s is still not stopped: %s", record.job.spec.id, record.told.reason)
 
-    # --- the way back ---
-
-    def _wind_up(self, job_id: str) -> None:
-        """See to it that the result of a job that has ended gets to where it shall go, and nothing of the job stays."""
-        if job_id not in self._sending:
-            task = self._sending[job_id] = asyncio.create_task(self._back(job_id), name=f"result of {job_id}")
-            task.add_done_callback(lambda done: self._sent(job_id, done))
-
-    async def _back(self, job_id: str) -> None:
-        record = self._ledger.record(job_id)
-        deadline_emu_ns = record.job.spec.deadline_emu_ns
-        # Who has wished its end, or knows that its deadline has passed, does not wait for it.
-        if record.due_back and not record.cancel_requested:
-            await first_of(
-                self._courier.bring_back(job_id),
-                self._sky.until(deadline_emu_ns) if deadline_emu_ns else asyncio.Event().wait(),
-            )
-        await self._ledger.sent_back(job_id)
-        await self._store.release(job_id)
-
-    def _sent(self, job_id: str, task: asyncio.Task[None]) -> None:
-        if self._sending.get(job_id) is task:
-            del self._sending[job_id]
-        if not task.cancelled() and (error := task.exception()):
-            _log.error("job %s: its result could not be sent back", job_id, exc_info=error)
-
     # --- the way of a job ---
 
     def _go_on(self, record: Record) -> None:
@@ -396,7 +325,7 @@ class Engine:
             del self._tasks[job_id]
             record = self._ledger.record(job_id)
             if record.is_final:
-                self._wind_up(job_id)
+                self.results.wind_up(job_id)
         if not task.cancelled() and (error := task.exception()):
             _log.error("job %s: the agent could not lead it on", job_id, exc_info=error)
 
@@ -476,23 +405,6 @@ class Engine:
             await self._store.refer(each.object, PUT)
         await self._ledger.advance(spec.id, JOB_STATE_SUCCEEDED, f"{len(spec.inputs)} objects are kept")
 
-    async def _expire_in_time(self) -> None:
-        """End every job whose deadline passes."""
-        while True:
-            self._sooner.clear()
-            try:
-                first_emu_ns = self._ledger.first_deadline_emu_ns()
-                if first_emu_ns is None:
-                    await self._sooner.wait()
-                    continue
-                await first_of(self._sooner.wait(), self._sky.until(first_emu_ns))
-                past = self._ledger.past_deadline(self._sky.now_emu_ns or 0, _EXPIRED_AT_ONCE)
-                await asyncio.gather(*map(self._expire, past))
-            except (Exhausted, DataLoss) as trouble:
-                _log.error("deadlines cannot be seen to: %s", trouble)
-            # What has just ended otherwise is not written yet, and found once more.
-            await asyncio.sleep(_EXPIRY_PAUSE_S)
-
     async def _expire(self, job_id: str) -> None:
         record = self._ledger.record(job_id)
         if not record.is_final:
@@ -500,7 +412,7 @@ class Engine:
         if not record.is_final:
             record.due_back = False  # who handed it in knows its deadline too
             await self._ledger.advance(job_id, JOB_STATE_EXPIRED, "its deadline has passed")
-            self._wind_up(job_id)
+            self.results.wind_up(job_id)
 
 
 def _only_waits(job: jobs_pb2.Job) -> bool:

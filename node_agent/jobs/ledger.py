@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, NotFound
 from node_agent.jobs.states import FINAL, State, advanced, label, noted, without_streams
 from node_agent.journal import Journal, Statement
+from node_agent.objects.catalog import JOB
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import JOB_STATE_CANCELLED
 
@@ -136,6 +137,12 @@ class Ledger:
         sql = "SELECT id FROM job WHERE NOT final AND instr(brief, ?) LIMIT 1"
         rows = self._journal.read(sql, (name.encode(),))
         return f"job {rows[0][0]} is open" if rows else None
+
+    def senders(self, reasons: Iterable[str]) -> Iterator[str]:
+        """Who has handed in the jobs that an object is kept for."""
+        for reason in reasons:
+            if reason.startswith(JOB) and (record := self.find(reason.removeprefix(JOB))):
+                yield record.job.submitted_by
 
     def find(self, job_id: str) -> Record | None:
         """One, if it is known."""
@@ -266,11 +273,12 @@ class Ledger:
         await self.hand_over(job_id, "")
 
     async def let_go(self, job_id: str) -> None:
-        """A job that was handed on has its result where that was to go, by another way. After: on disk."""
+        """Others are charged with the result of a job that was handed on. After: on disk."""
         record = self.record(job_id)
         if not record.is_final:
             record.due_back = False
-            await self.advance(job_id, JOB_STATE_CANCELLED, "let go of here: its result has come back another way")
+            reason = "let go of here: its result goes another way"
+            await self.advance(job_id, JOB_STATE_CANCELLED, reason, result=jobs_pb2.Job(let_go=True))
 
     async def sent_back(self, job_id: str) -> None:
         """Remember that the agent which its result is to go to has it, or another on the way. After: on disk."""
@@ -278,6 +286,18 @@ class Ledger:
         if record.due_back:
             record.due_back = False
             await self._commit(record, insist=True)
+
+    async def due_back_again(self, job_id: str, ended: jobs_pb2.Job) -> None:
+        """Have charge of a result that has been here before, or how a job ended that was let go of. After: on disk."""
+        record = self.record(job_id)
+        if record.job.let_go:
+            taken = jobs_pb2.Job()
+            taken.CopyFrom(ended)
+            taken.custodian, taken.submitted_by = record.job.custodian, record.job.submitted_by
+            taken.moved_bytes, taken.revision = record.job.moved_bytes, record.job.revision
+            record.job = noted(taken, ended.reason)
+        record.due_back = True
+        await self._commit(record, insist=True)
 
     async def watch(self, job_id: str, after_revision: int) -> AsyncIterator[jobs_pb2.Job]:
         """The job now and at every change, until it is final; only revisions after the one given. Raises NotFound."""

@@ -58,14 +58,14 @@ class Jobs(jobs_pb2_grpc.JobsServicer):
         self, request: jobs_pb2.ReturnJobRequest, context: Context
     ) -> jobs_pb2.ReturnJobResponse:
         """Take charge of a result on its way back."""
-        await answer(context, self._engine.take_result(request.job))
+        await answer(context, self._engine.results.take(request.job))
         return jobs_pb2.ReturnJobResponse()
 
     async def Release(  # noqa: N802
         self, request: jobs_pb2.ReleaseJobRequest, context: Context
     ) -> jobs_pb2.ReleaseJobResponse:
         """Its result is safe elsewhere."""
-        await answer(context, self._engine.release(request.id))
+        await answer(context, self._engine.results.release(request.id))
         return jobs_pb2.ReleaseJobResponse()
 
     async def Suspend(self, request: jobs_pb2.SuspendJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802

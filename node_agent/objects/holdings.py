@@ -6,6 +6,7 @@ What changes them in steps that belong together is the store (`store.py`), which
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import re
@@ -146,11 +147,16 @@ class Holdings:
             os.close(fd)
 
     def copy_out(self, name: str, path: Path) -> None:
-        """A file with the object's bytes. Blocks. Raises NotFound, DataLoss, OSError."""
+        """A file with the object's bytes, which hash to its name. Blocks. Raises NotFound, DataLoss, OSError."""
+        sha256 = hashlib.sha256()
         with self.reading(name) as file, path.open("wb", buffering=0) as target:
             size_bytes = self.size_bytes(name) or 0
             for offset_bytes in range(0, size_bytes, READ_BYTES):
-                target.write(file.read(offset_bytes, min(READ_BYTES, size_bytes - offset_bytes)))
+                piece = file.read(offset_bytes, min(READ_BYTES, size_bytes - offset_bytes))
+                target.write(piece)
+                sha256.update(piece)
+        if sha256.hexdigest() != digest_of(name):
+            raise DataLoss(f"{name} is damaged here: its bytes hash to sha256:{sha256.hexdigest()}")
 
     def _find_files(self) -> None:
         """Hold what lies in the folder against the catalog. A file whose terms nobody knows is set aside."""

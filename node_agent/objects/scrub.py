@@ -13,7 +13,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
@@ -68,11 +68,20 @@ class Report:
 class Scrubber:
     """Looks after the bytes of one store. Of one event loop."""
 
-    def __init__(self, node: str, store: ObjectStore, audit: Audit, fetch: FetchFrom) -> None:
+    def __init__(
+        self,
+        node: str,
+        store: ObjectStore,
+        audit: Audit,
+        fetch: FetchFrom,
+        senders: Callable[[Row], Iterable[str]] = lambda row: (),
+    ) -> None:
+        """`senders`: who has sent an object for a job, and keeps it until that has ended."""
         self._node = node
         self._store = store
         self._audit = audit
         self._fetch = fetch
+        self._senders = senders
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="scrub", initializer=_step_back)
         self._repairs: dict[str, asyncio.Task[None]] = {}
         self._suspects: set[asyncio.Task[Report]] = set()
@@ -112,6 +121,12 @@ class Scrubber:
             await asyncio.wait(repairs, timeout=REPAIR_WAIT_S)
         report.repaired = [name for name in report.damaged if self._store.size_bytes(name) is not None]
         return report
+
+    def others(self, name: str) -> list[str]:
+        """The other nodes that are known to have an object which is here, or was damaged here."""
+        row = self._store.row(name)
+        known = dict.fromkeys((*row.terms.holders, *self._senders(row))) if row is not None else {}
+        return [node for node in known if node not in ("", self._node)]
 
     def suspect(self, name: str) -> None:
         """Look at an object soon: reading it went wrong."""
@@ -158,8 +173,7 @@ class Scrubber:
             task.add_done_callback(lambda _: self._repairs.pop(name, None))
 
     async def _mend(self, name: str) -> None:
-        row = self._store.row(name)
-        others = [node for node in row.terms.holders if node != self._node] if row is not None else []
+        others = self.others(name)
         if not others:
             _log.error("%s is damaged, and no other node is known to hold it", name)
             return

@@ -79,8 +79,9 @@ class ObjectStore(Holdings):
         await self.collect()
 
     def jobs(self) -> set[str]:
-        """The jobs that objects are kept for."""
-        return {reason.removeprefix(JOB) for reason in self._catalog.reasons() if reason.startswith(JOB)}
+        """The jobs that objects are kept for, but those for which more of one is on its way in."""
+        arriving = {reason for name in self._partials if (row := self._catalog.find(name)) for reason in row.reasons}
+        return {reason.removeprefix(JOB) for reason in self._catalog.reasons() - arriving if reason.startswith(JOB)}
 
     async def collect(self) -> None:
         """Remove what nobody has a reason to keep. (A job that was in need of it may have ended since.)"""

@@ -227,10 +227,11 @@ class DataPlane:
         size_bytes: int | None = None,
         chunk_bytes: int = 65536,
         terms: objects_pb2.ObjectTerms | None = None,
+        for_job: str = "",
     ) -> objects_pb2.ObjectInfo:
         """Put the content from an offset, under a name that may not be its own."""
         call = self.objects.Put(timeout=60)
-        requests = put_requests(name, content, offset_bytes, size_bytes, chunk_bytes, terms)
+        requests = put_requests(name, content, offset_bytes, size_bytes, chunk_bytes, terms, for_job)
         await call.write(await anext(requests))
         if PUT_ACCEPTED in dict(await call.initial_metadata()):
             with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # it has answered early
@@ -291,10 +292,13 @@ async def put_requests(
     size_bytes: int | None = None,
     chunk_bytes: int = 65536,
     terms: objects_pb2.ObjectTerms | None = None,
+    for_job: str = "",
 ) -> AsyncIterator[objects_pb2.PutRequest]:
     """The messages of a put."""
     size_bytes = len(content) if size_bytes is None else size_bytes
-    header = objects_pb2.PutRequest.Header(object=name, size_bytes=size_bytes, offset_bytes=offset_bytes, terms=terms)
+    header = objects_pb2.PutRequest.Header(
+        object=name, size_bytes=size_bytes, offset_bytes=offset_bytes, terms=terms, for_job=for_job
+    )
     yield objects_pb2.PutRequest(header=header)
     for start in range(offset_bytes, len(content), chunk_bytes):
         chunk = content[start : start + chunk_bytes]

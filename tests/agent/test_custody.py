@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
+
+import grpc
 
 from controller.agents import AgentClient
 from protos.skyrack.v1 import node_pb2
 from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_CANCELLED,
+    JOB_STATE_FAILED,
     JOB_STATE_IN_TRANSIT,
     JOB_STATE_QUEUED,
     JOB_STATE_RETURNING,
@@ -21,10 +25,11 @@ from protos.skyrack.v1.jobs_pb2 import (
     JobSpec,
     ReadLogRequest,
 )
-from tests.agent.fleet import Fleet
+from tests.agent.fleet import Fleet, object_name, until
 from tests.agent.test_courier import COUNT, seen, shell, states
 
 S = 1_000_000_000
+HOUR = JobSpec.Command(argv=["sleep", "3600"])
 FAR_AHEAD_NS = 10_000 * S
 
 
@@ -67,8 +72,7 @@ async def test_a_job_goes_into_custody_where_no_path_leads_to_its_node(fleet: Fl
     ]
     (total,) = job.outputs
     assert (total.name, total.at_node) == ("total", "gw")
-    near = await fleet.data_plane("near")
-    assert await near.get(total.object) == b"1000000"
+    assert await gw.get_bytes(total.object) == b"1000000"
 
 
 async def test_custody_is_kept_over_a_restart_of_who_has_it(fleet: Fleet) -> None:
@@ -85,28 +89,59 @@ async def test_custody_is_kept_over_a_restart_of_who_has_it(fleet: Fleet) -> Non
     assert (job.stdout, job.attempt) == (b"done\n", 1)
 
 
-async def test_a_result_comes_back_by_another_node(fleet: Fleet) -> None:
-    """Who took the job there is gone for good; the node that ran it hands its result to one that meets the gateway."""
-    dark = await fleet.link(200, fleet.address(3), 1e9)
-    dark.cut()
-    await fleet.launch(
-        "gw", "near", "far", "other",
-        seen_from={"gw": {"far": dark.address, "other": fleet.address(250)}, "far": {"gw": fleet.address(250)}},
-    )  # fmt: skip
-    gw, near, far, other = [await fleet.client(name) for name in ("gw", "near", "far", "other")]
+async def test_what_is_damaged_at_who_has_custody_comes_again_from_who_sent_it(fleet: Fleet) -> None:
+    """The node beyond refuses what does not hash to its name; the one between finds its own copy damaged, has it
+    repaired by the gateway, which keeps the job's input until the job has ended, and goes on."""
+    gw = await split_fleet(fleet)
+    far = fleet["far"]
+    far.kill()
     await tell(gw, far=("near", 0.0))
-    await tell(near, far=("far", 0.0))
-    await tell(far, gw=("other", 0.0))
-    await tell(other, gw=("gw", 0.0))
-    flag = fleet.folder / "go-on"
-    line = f"while [ ! -e {flag} ]; do sleep 0.05; done; echo done; echo found > $SKYRACK_OUTPUT_DIR/finding"
-    await gw.submit(shell("back", line, "far"))
-    await seen(gw, "back", lambda job: job.state == JOB_STATE_RUNNING)
-    fleet["near"].kill()
-    flag.touch()
-    job = await gw.wait_final("back", 30)
-    assert (job.state, job.stdout) == (JOB_STATE_SUCCEEDED, b"done\n")
-    assert b"".join([chunk async for chunk in gw.get(job.outputs[0].object)]) == b"found\n"
+    scene, script = await gw.put_bytes(os.urandom(1_000_000)), await gw.put_bytes(COUNT)
+    spec = JobSpec(id="sick", on_node="far", script_object=script.object, inputs=[JobInput(object=scene.object)])
+    await gw.submit(spec)
+    await seen(gw, "sick", lambda job: "in custody of near: nothing listens at far" in job.reason)
+    with (fleet["near"].store / "objects" / scene.object.removeprefix("sha256:")).open("r+b") as file:
+        byte = file.read(1)
+        file.seek(0)
+        file.write(bytes([byte[0] ^ 1]))
+    far.start()
+    job = await gw.wait_final("sick", 60)
+    assert (job.state, job.stdout) == (JOB_STATE_SUCCEEDED, b"far 1000000\n")
+    near = await fleet.client("near")
+    kinds = {event.kind for event in await near.audit() if event.what == "scrub" and scene.object in event.of}
+    assert kinds == {"damaged", "repaired"}
+
+
+async def test_an_input_that_is_damaged_where_it_is_needed_fails_the_job(fleet: Fleet) -> None:
+    """No program is given other bytes than its job names."""
+    await fleet.launch("gw")
+    gw = await fleet.client("gw")
+    scene, script = await gw.put_bytes(os.urandom(1_000_000)), await gw.put_bytes(COUNT)
+    (fleet["gw"].store / "objects" / scene.object.removeprefix("sha256:")).write_bytes(os.urandom(1_000_000))
+    await gw.submit(JobSpec(id="sick", script_object=script.object, inputs=[JobInput(object=scene.object)]))
+    job = await gw.wait_final("sick", 30)
+    assert (job.state, job.stdout) == (JOB_STATE_FAILED, b"")
+    assert f"{scene.object} is damaged here" in job.reason
+
+
+async def test_what_was_sent_ahead_for_a_job_that_never_came_is_let_go_of(fleet: Fleet) -> None:
+    """Whole or in part, it is kept for two hours of the sky: its sender may come again. What is needed stays."""
+    await fleet.launch("gw", "sat")
+    gw = await fleet.client("gw")
+    peer = await fleet.data_plane("sat")
+    content, needed = os.urandom(100_000), await gw.put_bytes(b"needed")
+    await gw.submit(JobSpec(id="open", on_node="sat", command=HOUR, inputs=[JobInput(object=needed.object)]))
+    await seen(gw, "open", lambda job: job.state == JOB_STATE_RUNNING)
+    await peer.put(object_name(content), content, for_job="never")
+    part = os.urandom(100_000)
+    with suppress(grpc.aio.AioRpcError):  # it ends too early
+        await peer.put(object_name(part), part[:60_000], size_bytes=len(part), for_job="never")
+    assert {info.object for info in await peer.listed()} >= {object_name(content), needed.object}
+    assert (await peer.stat(object_name(part))).committed_bytes == 60_000
+    await fleet.tell_time("sat", 0, scale=3000.0)
+    folder = fleet["sat"].store / "objects"
+    await until(lambda: [path.name for path in folder.iterdir() if path.is_file()] == [needed.object[7:]], "they went")
+    assert (await gw.job("open")).state == JOB_STATE_RUNNING
 
 
 async def test_logs_and_wishes_go_through_custody(fleet: Fleet) -> None:

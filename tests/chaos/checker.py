@@ -139,11 +139,11 @@ class Checker:
         promises: Promises,
         starts: list[Start],
         kills: list[tuple[float, str]],
-        lies: set[str],
+        may_lie: set[str],
     ) -> None:
-        """`lies`: objects of which something has come by a lie, which a later put could go on with."""
+        """`may_lie`: files of stores that are no object's, and yet may be there."""
         self._ledgers, self._promises, self._starts, self._kills = ledgers, promises, starts, kills
-        self._lies = {f"{name.removeprefix('sha256:')}.part" for name in lies}
+        self._may_lie = may_lie
 
     def violations(self) -> list[str]:
         """All that is not as it must be, in words."""
@@ -207,6 +207,8 @@ class Checker:
                 yield f"it has succeeded, and {where} does not know it"
             return
         there = entry.job
+        if there.let_go:
+            yield f"{where} has let go of it, and runs it"
         if (there.state, there.exit_status, there.attempt) != (job.state, job.exit_status, job.attempt):
             yield f"{where} has it {_word(there)}, attempt {there.attempt}: {there.reason}"
         if _outputs(there) != _outputs(job):
@@ -243,7 +245,7 @@ class Checker:
                 yield f"it ended well at its last start, and is told to have failed: {job.reason}"
             elif deed.max_attempts > 1 and job.attempt < deed.max_attempts:
                 yield f"it failed at attempt {job.attempt} of {deed.max_attempts}: {job.reason}"
-        elif not any(words in job.reason for words in REASONS_TO_FAIL):
+        elif not any(words in job.reason for words in REASONS_TO_FAIL) and DISK_FULL not in job.stderr:
             yield "it failed for no reason that a plan has"
 
     def _was_killed(self, at_mono_s: float) -> bool:
@@ -312,7 +314,7 @@ class Checker:
                 yield f"{name} has kept {left.name} in its scratch folder"
             for digest in sorted(node.damaged):
                 yield f"{name} has the damaged object {digest}"
-            for other in sorted({*node.others} - self._lies):
+            for other in sorted({*node.others} - self._may_lie):
                 yield f"{name} has {other}, which nobody sends"
             for digest, row in node.rows.items():
                 if row.damaged:
@@ -343,9 +345,11 @@ class Checker:
         }
 
 
+DISK_FULL = b"No space left on device"  # a program's own word for it
 REASONS_TO_FAIL = (
     "the agent ended during attempt",  # and no other is allowed
     "no room for", "disk is full", "cannot be written",  # what a full disk or store comes to
+    "is damaged",  # and nobody else has it
 )  # fmt: skip
 
 

@@ -26,13 +26,16 @@ from protos.skyrack.v1 import controller_pb2
 from tests.chaos import machine
 from tests.chaos.liar import LEFT
 from tests.chaos.plan import Corrupt, End, Fault, Fill, Hog, Lie, Resume
-from tests.chaos.sky import GATEWAYS, NODES, STORE_BYTES, TIME_SCALE
+from tests.chaos.sky import GATEWAYS, GROUNDS, NODES, STORE_BYTES, TIME_SCALE
 from tests.commands import HERE, SOURCE
 
 T = TypeVar("T")
 
 RUNS, STORES = Path("/run/skyrack"), Path("/var/lib/skyrack")
 RESUME_S, END_S, LIE_S = 180.0, 20.0, 90.0
+MEETING_S = 60.0
+"""So long two nodes that may meet are waited for: an hour of the sky."""
+
 HOG_LEAVES_BYTES = 1000
 
 
@@ -186,17 +189,22 @@ class Harm:
         self._say(f"flipped a bit of byte {at_bytes} of {path.relative_to(STORES)}")
 
     def lie(self, deed: Lie) -> None:
-        """Have a program in a node, with the node's own key, tell another lies."""
-        self._tell(deed.liar, deed.to, deed.what)
+        """Have a program in a node, with the node's own key, tell another lies, as soon as it reaches that."""
+        until_mono_s = time.monotonic() + MEETING_S
+        while "not reached" in self._tell(deed.liar, deed.to, deed.what) and time.monotonic() < until_mono_s:
+            time.sleep(1.0)
 
     def scrub(self) -> bool:
-        """Have those whose objects were corrupted look at them, each by a gateway that reaches it. Whether all did."""
+        """Have those whose objects were corrupted look at them, satellites by a gateway that reaches them. Whether all
+        did, and have them whole again or no longer."""
         for path in [path for path in self.corrupted if path not in self._scrubbed]:
             node = NODES[int(path.parts[-3])]
-            for gateway in GATEWAYS:
-                if gateway != node and "objects, damaged" in self._tell(gateway, node, "scrub"):
+            if node in GROUNDS:
+                report = self._ask(f"scrub {node}", lambda client, node=node: client.scrub(node, ""))  # type: ignore[misc]
+                if report is not None and {*report.damaged} == {*report.repaired}:
                     self._scrubbed.add(path)
-                    break
+            elif any("objects, damaged" in self._tell(gateway, node, "scrub") for gateway in GATEWAYS):
+                self._scrubbed.add(path)
         return self._scrubbed >= {*self.corrupted}
 
     def _tell(self, liar: str, to: str, what: str) -> str:
@@ -214,12 +222,20 @@ class Harm:
             self.failed.append(f"{what} of {liar} to {to}: it was kept busy for {LIE_S:.0f} s")
             return "too long"
         told = f"{what} of {liar} to {to}: {done.stdout.strip()}"
+        if "not reached" in told:
+            return told
         self._say(f"{told} {done.stderr.strip()}")
         self.lies.append(told)
         self.lies_left |= {word.split()[0] for word in done.stdout.split(LEFT)[1:]}
         if done.returncode:
             self.failed.append(f"{told} {done.stderr.strip()}")
         return told
+
+    @property
+    def left(self) -> set[str]:
+        """Files that may lie in a store for its owner's sake: parts that lies have brought, damaged bytes set aside."""
+        lies = {f"{name.removeprefix('sha256:')}.part" for name in self.lies_left}
+        return lies | {f"damaged/{path.name}" for path in self.corrupted}
 
     def heal(self) -> None:
         """End all faults of links."""

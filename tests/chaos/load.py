@@ -86,7 +86,7 @@ class Load:
     def wish(self, deed: Wish) -> None:
         """Cancel, suspend or resume a job."""
         promise = self.promises.wait_for_job(deed.job, GIVE_UP_S)
-        if promise is None:
+        if promise is None or (deed.verb == "resume" and not promise.suspended.wait(GIVE_UP_S)):
             return
         verbs: dict[str, Callable[[ControllerClient], object]] = {
             "cancel": lambda client: client.cancel(deed.job),
@@ -95,6 +95,8 @@ class Load:
         }
         if self._insist(f"{deed.verb} {deed.job}", verbs[deed.verb], refusals=("there is nothing to",)) is not None:
             promise.cancelled |= deed.verb == "cancel"
+        if deed.verb == "suspend":
+            promise.suspended.set()
 
     def _insist(self, what: str, call: Callable[[ControllerClient], T], refusals: tuple[str, ...] = ()) -> T | None:
         """Call until it is answered. None when it is refused for good, or nobody acknowledged it in time."""

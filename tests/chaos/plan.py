@@ -248,6 +248,6 @@ def _faults(chance: random.Random, seconds: float, links: Sequence[tuple[str, st
     deeds += [Hog(at_s, chance.choice(GROUNDS), round(chance.uniform(4.0, 12.0), 1)) for at_s in times(1)]
     deeds += [Corrupt(at_s, chance.random()) for at_s in times(3)]
     for at_s in times(6):
-        liar, to = chance.sample(NODES, 2)
+        liar, to = chance.sample(chance.choice(links), 2)
         deeds.append(Lie(at_s, liar, to, chance.choice(LIES)))
     return deeds

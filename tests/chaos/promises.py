@@ -27,6 +27,7 @@ class JobPromise:
     deed: Submit
     spec: jobs_pb2.JobSpec  # as the controller answered
     cancelled: bool = False  # its end was asked for, and that was answered
+    suspended: threading.Event = field(default_factory=threading.Event)  # that was asked for, and answered
 
 
 class Promises:

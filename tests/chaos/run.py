@@ -104,7 +104,7 @@ class Scene:
         self.say("healed")
         deadline_mono_s = time.monotonic() + SETTLE_S
         told_mono_s = time.monotonic()
-        while open_jobs := self._open() or ([] if self._harm.scrub() else ["damaged objects"]):
+        while open_jobs := [*self._open(), *([] if self._harm.scrub() else ["damaged objects"])]:
             if time.monotonic() > deadline_mono_s:
                 self.say(f"not settled: {open_jobs}")
                 return
@@ -121,7 +121,7 @@ class Scene:
         _wait_until(lambda: not any(map(self.place.first_process, NODES)), 30.0)
         _wait_until(lambda: not self._witness.living, 10.0)
         ledgers = read({name: self.place.store(name) for name in NODES}, self.place.controller_db)
-        checker = Checker(ledgers, self.promises, self._witness.starts, self._harm.kills, self._harm.lies_left)
+        checker = Checker(ledgers, self.promises, self._witness.starts, self._harm.kills, self._harm.left)
         wrong = checker.violations()
         known = {*self.promises.jobs, *ledgers.stands}
         tales = [checker.tale(job_id) for job_id in sorted(known) if any(job_id in each for each in wrong)]
@@ -159,8 +159,10 @@ class Scene:
             with suppress(sqlite3.OperationalError):  # it is being written
                 db = sqlite3.connect(f"file:{self.place.store(name) / 'journal.db'}?mode=ro", uri=True, timeout=5.0)
                 rows = db.execute("SELECT id, final FROM job WHERE NOT final OR due_back").fetchall()
+                kept = db.execute("SELECT name, reasons FROM objects WHERE instr(reasons, '\"job ')").fetchall()
                 db.close()
                 found += [f"{job_id} at {name}{' due back' if final else ''}" for job_id, final in rows]
+                found += [f"{object_name[:15]} at {name} for {reasons}" for object_name, reasons in kept]
         return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TIME_SCALE = 60.0
+TIME_SCALE = 120.0
 PLANES, SLOTS = 3, 4
 SATELLITES = tuple(f"leo-p{plane:02d}s{slot:02d}" for plane in range(PLANES) for slot in range(SLOTS))
 GATEWAYS = ("quito", "nairobi", "singapore")

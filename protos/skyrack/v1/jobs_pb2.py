@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.skyrack.v1 import objects_pb2 as protos_dot_skyrack_dot_v1_dot_objects__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/skyrack/v1/jobs.proto\x12\nskyrack.v1\x1a\x1fprotos/skyrack/v1/objects.proto\"+\n\x08JobInput\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x0f\n\x07\x61t_node\x18\x02 \x01(\t\"b\n\tJobLimits\x12\x0e\n\x06wall_s\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\r\n\x05\x63pu_s\x18\x03 \x01(\x01\x12\x12\n\ndisk_bytes\x18\x04 \x01(\x03\x12\x0c\n\x04\x66uel\x18\x05 \x01(\x03\"\xe8\x04\n\x07JobSpec\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07on_node\x18\x02 \x01(\t\x12\x17\n\rscript_object\x18\x03 \x01(\tH\x00\x12.\n\x07\x63ommand\x18\x04 \x01(\x0b\x32\x1b.skyrack.v1.JobSpec.CommandH\x00\x12\x15\n\x0bwasm_object\x18\n \x01(\tH\x00\x12\'\n\x04keep\x18\x0b \x01(\x0b\x32\x17.skyrack.v1.ObjectTermsH\x00\x12\x11\n\targuments\x18\x05 \x03(\t\x12$\n\x06inputs\x18\x06 \x03(\x0b\x32\x14.skyrack.v1.JobInput\x12\x39\n\x0b\x65nvironment\x18\x07 \x03(\x0b\x32$.skyrack.v1.JobSpec.EnvironmentEntry\x12%\n\x06limits\x18\x08 \x01(\x0b\x32\x15.skyrack.v1.JobLimits\x12\x1c\n\x14keep_outputs_on_node\x18\t \x01(\x08\x12\x0f\n\x07network\x18\x0c \x01(\x08\x12\x10\n\x08priority\x18\r \x01(\x05\x12\x17\n\x0f\x64\x65\x61\x64line_emu_ns\x18\x0e \x01(\x03\x12\x14\n\x0cmax_attempts\x18\x0f \x01(\x05\x12\x19\n\x11\x63heckpoint_object\x18\x10 \x01(\t\x12\x15\n\rjurisdictions\x18\x11 \x03(\t\x12\x0f\n\x07transit\x18\x12 \x01(\x08\x12\x11\n\treturn_to\x18\x13 \x01(\t\x1a\x17\n\x07\x43ommand\x12\x0c\n\x04\x61rgv\x18\x01 \x03(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07program\"N\n\tJobOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06object\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0f\n\x07\x61t_node\x18\x04 \x01(\t\"X\n\rJobTransition\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.skyrack.v1.JobState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nat_unix_ns\x18\x03 \x01(\x03\"R\n\x08JobUsage\x12\r\n\x05\x63pu_s\x18\x01 \x01(\x01\x12\x0e\n\x06wall_s\x18\x02 \x01(\x01\x12\x19\n\x11peak_memory_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04\x66uel\x18\x04 \x01(\x03\"\x97\x03\n\x03Job\x12!\n\x04spec\x18\x01 \x01(\x0b\x32\x13.skyrack.v1.JobSpec\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.skyrack.v1.JobState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\x13\n\x0b\x65xit_status\x18\x05 \x01(\x05\x12\x0e\n\x06stdout\x18\x06 \x01(\x0c\x12\x0e\n\x06stderr\x18\x07 \x01(\x0c\x12&\n\x07outputs\x18\x08 \x03(\x0b\x32\x15.skyrack.v1.JobOutput\x12*\n\x07history\x18\t \x03(\x0b\x32\x19.skyrack.v1.JobTransition\x12\x13\n\x0bmoved_bytes\x18\n \x01(\x03\x12\x10\n\x08revision\x18\x0b \x01(\x03\x12\x0e\n\x06signal\x18\x0c \x01(\x05\x12#\n\x05usage\x18\r \x01(\x0b\x32\x14.skyrack.v1.JobUsage\x12\x19\n\x11\x63heckpoint_object\x18\x0e \x01(\t\x12\x14\n\x0csubmitted_by\x18\x0f \x01(\t\x12\x11\n\tcustodian\x18\x10 \x01(\t\"2\n\rSubmitRequest\x12!\n\x04spec\x18\x01 \x01(\x0b\x32\x13.skyrack.v1.JobSpec\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"#\n\x0fListJobsRequest\x12\x10\n\x08\x61\x66ter_id\x18\x01 \x01(\t\"?\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.skyrack.v1.Job\x12\x0c\n\x04more\x18\x02 \x01(\x08\"5\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1f\n\x11SuspendJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1e\n\x10ResumeJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"i\n\x0eReadLogRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x06stream\x18\x02 \x01(\x0e\x32\x15.skyrack.v1.LogStream\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\".\n\x08LogChunk\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"0\n\x10ReturnJobRequest\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.skyrack.v1.Job\"\x13\n\x11ReturnJobResponse\"\x1f\n\x11ReleaseJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x14\n\x12ReleaseJobResponse*\x9c\x02\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19JOB_STATE_WAITING_CONTACT\x10\x01\x12\x18\n\x14JOB_STATE_IN_TRANSIT\x10\x02\x12\x14\n\x10JOB_STATE_QUEUED\x10\x03\x12\x15\n\x11JOB_STATE_RUNNING\x10\x04\x12\x17\n\x13JOB_STATE_SUSPENDED\x10\x05\x12\x17\n\x13JOB_STATE_RETURNING\x10\x06\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x07\x12\x14\n\x10JOB_STATE_FAILED\x10\x08\x12\x17\n\x13JOB_STATE_CANCELLED\x10\t\x12\x15\n\x11JOB_STATE_EXPIRED\x10\n*9\n\tLogStream\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x00\x12\x15\n\x11LOG_STREAM_STDERR\x10\x01\x32\xe8\x04\n\x04Jobs\x12\x34\n\x06Submit\x12\x19.skyrack.v1.SubmitRequest\x1a\x0f.skyrack.v1.Job\x12\x31\n\x03Get\x12\x19.skyrack.v1.GetJobRequest\x1a\x0f.skyrack.v1.Job\x12\x41\n\x04List\x12\x1b.skyrack.v1.ListJobsRequest\x1a\x1c.skyrack.v1.ListJobsResponse\x12\x37\n\x05Watch\x12\x1b.skyrack.v1.WatchJobRequest\x1a\x0f.skyrack.v1.Job0\x01\x12=\n\x07ReadLog\x12\x1a.skyrack.v1.ReadLogRequest\x1a\x14.skyrack.v1.LogChunk0\x01\x12\x37\n\x06\x43\x61ncel\x12\x1c.skyrack.v1.CancelJobRequest\x1a\x0f.skyrack.v1.Job\x12\x39\n\x07Suspend\x12\x1d.skyrack.v1.SuspendJobRequest\x1a\x0f.skyrack.v1.Job\x12\x37\n\x06Resume\x12\x1c.skyrack.v1.ResumeJobRequest\x1a\x0f.skyrack.v1.Job\x12\x45\n\x06Return\x12\x1c.skyrack.v1.ReturnJobRequest\x1a\x1d.skyrack.v1.ReturnJobResponse\x12H\n\x07Release\x12\x1d.skyrack.v1.ReleaseJobRequest\x1a\x1e.skyrack.v1.ReleaseJobResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/skyrack/v1/jobs.proto\x12\nskyrack.v1\x1a\x1fprotos/skyrack/v1/objects.proto\"+\n\x08JobInput\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x0f\n\x07\x61t_node\x18\x02 \x01(\t\"b\n\tJobLimits\x12\x0e\n\x06wall_s\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\r\n\x05\x63pu_s\x18\x03 \x01(\x01\x12\x12\n\ndisk_bytes\x18\x04 \x01(\x03\x12\x0c\n\x04\x66uel\x18\x05 \x01(\x03\"\xe8\x04\n\x07JobSpec\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07on_node\x18\x02 \x01(\t\x12\x17\n\rscript_object\x18\x03 \x01(\tH\x00\x12.\n\x07\x63ommand\x18\x04 \x01(\x0b\x32\x1b.skyrack.v1.JobSpec.CommandH\x00\x12\x15\n\x0bwasm_object\x18\n \x01(\tH\x00\x12\'\n\x04keep\x18\x0b \x01(\x0b\x32\x17.skyrack.v1.ObjectTermsH\x00\x12\x11\n\targuments\x18\x05 \x03(\t\x12$\n\x06inputs\x18\x06 \x03(\x0b\x32\x14.skyrack.v1.JobInput\x12\x39\n\x0b\x65nvironment\x18\x07 \x03(\x0b\x32$.skyrack.v1.JobSpec.EnvironmentEntry\x12%\n\x06limits\x18\x08 \x01(\x0b\x32\x15.skyrack.v1.JobLimits\x12\x1c\n\x14keep_outputs_on_node\x18\t \x01(\x08\x12\x0f\n\x07network\x18\x0c \x01(\x08\x12\x10\n\x08priority\x18\r \x01(\x05\x12\x17\n\x0f\x64\x65\x61\x64line_emu_ns\x18\x0e \x01(\x03\x12\x14\n\x0cmax_attempts\x18\x0f \x01(\x05\x12\x19\n\x11\x63heckpoint_object\x18\x10 \x01(\t\x12\x15\n\rjurisdictions\x18\x11 \x03(\t\x12\x0f\n\x07transit\x18\x12 \x01(\x08\x12\x11\n\treturn_to\x18\x13 \x01(\t\x1a\x17\n\x07\x43ommand\x12\x0c\n\x04\x61rgv\x18\x01 \x03(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07program\"N\n\tJobOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06object\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0f\n\x07\x61t_node\x18\x04 \x01(\t\"X\n\rJobTransition\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.skyrack.v1.JobState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nat_unix_ns\x18\x03 \x01(\x03\"R\n\x08JobUsage\x12\r\n\x05\x63pu_s\x18\x01 \x01(\x01\x12\x0e\n\x06wall_s\x18\x02 \x01(\x01\x12\x19\n\x11peak_memory_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04\x66uel\x18\x04 \x01(\x03\"\xa7\x03\n\x03Job\x12!\n\x04spec\x18\x01 \x01(\x0b\x32\x13.skyrack.v1.JobSpec\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.skyrack.v1.JobState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\x13\n\x0b\x65xit_status\x18\x05 \x01(\x05\x12\x0e\n\x06stdout\x18\x06 \x01(\x0c\x12\x0e\n\x06stderr\x18\x07 \x01(\x0c\x12&\n\x07outputs\x18\x08 \x03(\x0b\x32\x15.skyrack.v1.JobOutput\x12*\n\x07history\x18\t \x03(\x0b\x32\x19.skyrack.v1.JobTransition\x12\x13\n\x0bmoved_bytes\x18\n \x01(\x03\x12\x10\n\x08revision\x18\x0b \x01(\x03\x12\x0e\n\x06signal\x18\x0c \x01(\x05\x12#\n\x05usage\x18\r \x01(\x0b\x32\x14.skyrack.v1.JobUsage\x12\x19\n\x11\x63heckpoint_object\x18\x0e \x01(\t\x12\x14\n\x0csubmitted_by\x18\x0f \x01(\t\x12\x11\n\tcustodian\x18\x10 \x01(\t\x12\x0e\n\x06let_go\x18\x11 \x01(\x08\"2\n\rSubmitRequest\x12!\n\x04spec\x18\x01 \x01(\x0b\x32\x13.skyrack.v1.JobSpec\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"#\n\x0fListJobsRequest\x12\x10\n\x08\x61\x66ter_id\x18\x01 \x01(\t\"?\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.skyrack.v1.Job\x12\x0c\n\x04more\x18\x02 \x01(\x08\"5\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1f\n\x11SuspendJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1e\n\x10ResumeJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"i\n\x0eReadLogRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x06stream\x18\x02 \x01(\x0e\x32\x15.skyrack.v1.LogStream\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\".\n\x08LogChunk\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"0\n\x10ReturnJobRequest\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.skyrack.v1.Job\"\x13\n\x11ReturnJobResponse\"\x1f\n\x11ReleaseJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x14\n\x12ReleaseJobResponse*\x9c\x02\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19JOB_STATE_WAITING_CONTACT\x10\x01\x12\x18\n\x14JOB_STATE_IN_TRANSIT\x10\x02\x12\x14\n\x10JOB_STATE_QUEUED\x10\x03\x12\x15\n\x11JOB_STATE_RUNNING\x10\x04\x12\x17\n\x13JOB_STATE_SUSPENDED\x10\x05\x12\x17\n\x13JOB_STATE_RETURNING\x10\x06\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x07\x12\x14\n\x10JOB_STATE_FAILED\x10\x08\x12\x17\n\x13JOB_STATE_CANCELLED\x10\t\x12\x15\n\x11JOB_STATE_EXPIRED\x10\n*9\n\tLogStream\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x00\x12\x15\n\x11LOG_STREAM_STDERR\x10\x01\x32\xe8\x04\n\x04Jobs\x12\x34\n\x06Submit\x12\x19.skyrack.v1.SubmitRequest\x1a\x0f.skyrack.v1.Job\x12\x31\n\x03Get\x12\x19.skyrack.v1.GetJobRequest\x1a\x0f.skyrack.v1.Job\x12\x41\n\x04List\x12\x1b.skyrack.v1.ListJobsRequest\x1a\x1c.skyrack.v1.ListJobsResponse\x12\x37\n\x05Watch\x12\x1b.skyrack.v1.WatchJobRequest\x1a\x0f.skyrack.v1.Job0\x01\x12=\n\x07ReadLog\x12\x1a.skyrack.v1.ReadLogRequest\x1a\x14.skyrack.v1.LogChunk0\x01\x12\x37\n\x06\x43\x61ncel\x12\x1c.skyrack.v1.CancelJobRequest\x1a\x0f.skyrack.v1.Job\x12\x39\n\x07Suspend\x12\x1d.skyrack.v1.SuspendJobRequest\x1a\x0f.skyrack.v1.Job\x12\x37\n\x06Resume\x12\x1c.skyrack.v1.ResumeJobRequest\x1a\x0f.skyrack.v1.Job\x12\x45\n\x06Return\x12\x1c.skyrack.v1.ReturnJobRequest\x1a\x1d.skyrack.v1.ReturnJobResponse\x12H\n\x07Release\x12\x1d.skyrack.v1.ReleaseJobRequest\x1a\x1e.skyrack.v1.ReleaseJobResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOBSPEC_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_JOBSPEC_ENVIRONMENTENTRY']._serialized_options = b'8\001'
-  _globals['_JOBSTATE']._serialized_start=2122
-  _globals['_JOBSTATE']._serialized_end=2406
-  _globals['_LOGSTREAM']._serialized_start=2408
-  _globals['_LOGSTREAM']._serialized_end=2465
+  _globals['_JOBSTATE']._serialized_start=2138
+  _globals['_JOBSTATE']._serialized_end=2422
+  _globals['_LOGSTREAM']._serialized_start=2424
+  _globals['_LOGSTREAM']._serialized_end=2481
   _globals['_JOBINPUT']._serialized_start=77
   _globals['_JOBINPUT']._serialized_end=120
   _globals['_JOBLIMITS']._serialized_start=122
@@ -55,35 +55,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBUSAGE']._serialized_start=1011
   _globals['_JOBUSAGE']._serialized_end=1093
   _globals['_JOB']._serialized_start=1096
-  _globals['_JOB']._serialized_end=1503
-  _globals['_SUBMITREQUEST']._serialized_start=1505
-  _globals['_SUBMITREQUEST']._serialized_end=1555
-  _globals['_GETJOBREQUEST']._serialized_start=1557
-  _globals['_GETJOBREQUEST']._serialized_end=1584
-  _globals['_LISTJOBSREQUEST']._serialized_start=1586
-  _globals['_LISTJOBSREQUEST']._serialized_end=1621
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1623
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1686
-  _globals['_WATCHJOBREQUEST']._serialized_start=1688
-  _globals['_WATCHJOBREQUEST']._serialized_end=1741
-  _globals['_CANCELJOBREQUEST']._serialized_start=1743
-  _globals['_CANCELJOBREQUEST']._serialized_end=1773
-  _globals['_SUSPENDJOBREQUEST']._serialized_start=1775
-  _globals['_SUSPENDJOBREQUEST']._serialized_end=1806
-  _globals['_RESUMEJOBREQUEST']._serialized_start=1808
-  _globals['_RESUMEJOBREQUEST']._serialized_end=1838
-  _globals['_READLOGREQUEST']._serialized_start=1840
-  _globals['_READLOGREQUEST']._serialized_end=1945
-  _globals['_LOGCHUNK']._serialized_start=1947
-  _globals['_LOGCHUNK']._serialized_end=1993
-  _globals['_RETURNJOBREQUEST']._serialized_start=1995
-  _globals['_RETURNJOBREQUEST']._serialized_end=2043
-  _globals['_RETURNJOBRESPONSE']._serialized_start=2045
-  _globals['_RETURNJOBRESPONSE']._serialized_end=2064
-  _globals['_RELEASEJOBREQUEST']._serialized_start=2066
-  _globals['_RELEASEJOBREQUEST']._serialized_end=2097
-  _globals['_RELEASEJOBRESPONSE']._serialized_start=2099
-  _globals['_RELEASEJOBRESPONSE']._serialized_end=2119
-  _globals['_JOBS']._serialized_start=2468
-  _globals['_JOBS']._serialized_end=3084
+  _globals['_JOB']._serialized_end=1519
+  _globals['_SUBMITREQUEST']._serialized_start=1521
+  _globals['_SUBMITREQUEST']._serialized_end=1571
+  _globals['_GETJOBREQUEST']._serialized_start=1573
+  _globals['_GETJOBREQUEST']._serialized_end=1600
+  _globals['_LISTJOBSREQUEST']._serialized_start=1602
+  _globals['_LISTJOBSREQUEST']._serialized_end=1637
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1639
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1702
+  _globals['_WATCHJOBREQUEST']._serialized_start=1704
+  _globals['_WATCHJOBREQUEST']._serialized_end=1757
+  _globals['_CANCELJOBREQUEST']._serialized_start=1759
+  _globals['_CANCELJOBREQUEST']._serialized_end=1789
+  _globals['_SUSPENDJOBREQUEST']._serialized_start=1791
+  _globals['_SUSPENDJOBREQUEST']._serialized_end=1822
+  _globals['_RESUMEJOBREQUEST']._serialized_start=1824
+  _globals['_RESUMEJOBREQUEST']._serialized_end=1854
+  _globals['_READLOGREQUEST']._serialized_start=1856
+  _globals['_READLOGREQUEST']._serialized_end=1961
+  _globals['_LOGCHUNK']._serialized_start=1963
+  _globals['_LOGCHUNK']._serialized_end=2009
+  _globals['_RETURNJOBREQUEST']._serialized_start=2011
+  _globals['_RETURNJOBREQUEST']._serialized_end=2059
+  _globals['_RETURNJOBRESPONSE']._serialized_start=2061
+  _globals['_RETURNJOBRESPONSE']._serialized_end=2080
+  _globals['_RELEASEJOBREQUEST']._serialized_start=2082
+  _globals['_RELEASEJOBREQUEST']._serialized_end=2113
+  _globals['_RELEASEJOBRESPONSE']._serialized_start=2115
+  _globals['_RELEASEJOBRESPONSE']._serialized_end=2135
+  _globals['_JOBS']._serialized_start=2484
+  _globals['_JOBS']._serialized_end=3100
 # @@protoc_insertion_point(module_scope)

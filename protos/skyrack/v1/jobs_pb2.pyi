@@ -397,6 +397,7 @@ class Job(_message.Message):
     CHECKPOINT_OBJECT_FIELD_NUMBER: _builtins.int
     SUBMITTED_BY_FIELD_NUMBER: _builtins.int
     CUSTODIAN_FIELD_NUMBER: _builtins.int
+    LET_GO_FIELD_NUMBER: _builtins.int
     state: Global___JobState.ValueType
     reason: _builtins.str
     """Why it is in this state, for people."""
@@ -419,6 +420,8 @@ class Job(_message.Message):
     """The node that handed it in: of an agent, by its certificate; empty over the control plane."""
     custodian: _builtins.str
     """The node that the agent which answers has handed it to: the one that runs it, or one between, which has custody."""
+    let_go: _builtins.bool
+    """CANCELLED is not how the job ended: the agent that answers has let go of it, as its result goes another way."""
     @_builtins.property
     def spec(self) -> Global___JobSpec: ...
     @_builtins.property
@@ -448,10 +451,11 @@ class Job(_message.Message):
         checkpoint_object: _builtins.str = ...,
         submitted_by: _builtins.str = ...,
         custodian: _builtins.str = ...,
+        let_go: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint_object", b"checkpoint_object", "custodian", b"custodian", "exit_status", b"exit_status", "history", b"history", "moved_bytes", b"moved_bytes", "outputs", b"outputs", "reason", b"reason", "revision", b"revision", "signal", b"signal", "spec", b"spec", "state", b"state", "stderr", b"stderr", "stdout", b"stdout", "submitted_by", b"submitted_by", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint_object", b"checkpoint_object", "custodian", b"custodian", "exit_status", b"exit_status", "history", b"history", "let_go", b"let_go", "moved_bytes", b"moved_bytes", "outputs", b"outputs", "reason", b"reason", "revision", b"revision", "signal", b"signal", "spec", b"spec", "state", b"state", "stderr", b"stderr", "stdout", b"stdout", "submitted_by", b"submitted_by", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

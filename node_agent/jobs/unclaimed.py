@@ -1,0 +1,40 @@
+"""Lets go of what was sent ahead for jobs that never came: their senders have found another way, or are no more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from node_agent.errors import DataLoss, Exhausted
+from node_agent.jobs.ledger import Ledger
+from node_agent.objects.store import ObjectStore
+from node_agent.sky.sky import Sky
+
+CLAIM_EMU_S: Final = 7200.0
+"""In the sky's time: an orbit, and then some. Whoever goes on with a job meets this node again within it, as a rule."""
+
+LOOK_EVERY_S: Final = 5.0
+
+_S: Final = 1_000_000_000
+_log = logging.getLogger(__name__)
+
+
+async def release_unclaimed(ledger: Ledger, store: ObjectStore, sky: Sky) -> None:
+    """Go on doing so. A job that comes after all brings what it needs anew. Begun anew, it counts from its start."""
+    since_ns: dict[str, int] = {}
+    while True:
+        # Where nobody has told the sky's time, it is the machine's.
+        now_ns = time.monotonic_ns() if sky.now_emu_ns is None else sky.now_emu_ns
+        since_ns = {
+            job_id: min(since_ns.get(job_id, now_ns), now_ns) for job_id in store.jobs() if ledger.find(job_id) is None
+        }
+        for job_id, at_ns in since_ns.items():
+            if now_ns - at_ns >= CLAIM_EMU_S * _S and ledger.find(job_id) is None:
+                _log.info("job %s: what was sent ahead for it is let go of: it never came", job_id)
+                try:
+                    await store.release(job_id)
+                except (Exhausted, DataLoss) as trouble:
+                    _log.error("job %s: what was sent ahead for it stays: %s", job_id, trouble)
+        await asyncio.sleep(LOOK_EVERY_S)
