@@ -18,7 +18,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from node_agent.jobs.execution import Ended, Execution
+from node_agent.jobs.ending import Ended
+from node_agent.jobs.execution import Execution
 from node_agent.jobs.executor import Executor
 from node_agent.jobs.logs import JobLogs
 from node_agent.journal import Journal

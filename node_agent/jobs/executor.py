@@ -13,7 +13,8 @@ from pathlib import Path
 from node_agent.blocking import to_its_end, uninterrupted
 from node_agent.errors import Exhausted, Refusal
 from node_agent.jobs import kinds
-from node_agent.jobs.execution import Ended, Execution, Means, OnCheckpoint, keep_checkpoint, remove
+from node_agent.jobs.ending import Ended
+from node_agent.jobs.execution import Execution, Means, OnCheckpoint, keep_checkpoint, remove
 from node_agent.jobs.kinds import Limits
 from node_agent.jobs.logs import JobLogs
 from node_agent.jobs.scratch import Scratch
