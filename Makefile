@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 
 SUDO ?= $(if $(filter 0,$(shell id -u)),,sudo -E)
 export SUDO PYTHON
+# Python that may not keep what it has compiled compiles all of it again for every process of the tests.
+unexport PYTHONDONTWRITEBYTECODE
 # Root must not leave files in the tree that its owner cannot remove.
 AS_ROOT := $(SUDO) env PYTHONDONTWRITEBYTECODE=1
 ROOT_PYTEST := $(AS_ROOT) .venv/bin/python -m pytest -p no:cacheprovider
@@ -20,6 +22,7 @@ demo: setup ## run the main job on 66 satellites and 5 ground nodes
 	@$(AS_ROOT) .venv/bin/skyrack demo
 
 test: check setup test-machine ## everything: check, long tests of the sky, agents as processes, then root and Docker
+	@SKYRACK_SEARCHES=full .venv/bin/python -m pytest --numprocesses=auto -m hypothesis tests/unit
 	@.venv/bin/python -m pytest --numprocesses=auto tests/sky
 	@.venv/bin/python -m pytest --numprocesses=auto tests/agent
 	@$(ROOT_PYTEST) --numprocesses=2 tests/chaos

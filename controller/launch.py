@@ -17,13 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from controller import owner, runs
+from controller import runs
 from controller.api.server import STOP_GRACE_S, serve
 from controller.doctor import diagnose, require, use_open_files
+from controller.down import sweep
 from controller.emulation import Emulation, Phase
 from controller.errors import InputError, MachineError, SkyrackError
 from controller.fabric.choose import ShaperChoice, choose_shaper
-from controller.fabric.panel import panel_run_ids, remove_panel
+from controller.fabric.panel import remove_panel
 from controller.faults import FaultSchedule
 from controller.narrator import Narrator
 from controller.node_specs import images_of
@@ -36,8 +37,6 @@ from controller.runs import RunPlace
 from controller.runtime.choose import choose_runtime, open_runtime
 from controller.runtime.contract import Runtime
 from controller.runtime.docker import DockerRuntime
-from controller.runtime.engine import engine_is_there
-from controller.runtime.namespace import NamespaceRuntime
 from controller.scenario.load import parse_scenario, read_source
 from controller.scenario.model import Scenario
 from controller.scenario.source import Source
@@ -74,39 +73,6 @@ class Ended:
 
     out_dir: Path
     summary: dict[str, object]
-
-
-def sweep(everything: bool, only: str | None = None, spare: str | None = None) -> list[str]:
-    """Remove what killed runs left, or `only` one of them, or all but one to `spare`; with `everything`, end the runs
-    that live too.
-
-    The ids of the runs removed. Raises MachineError where an engine is there that does not answer, after what needs
-    none is removed.
-    """
-    with _runtimes_that_answer() as runtimes:
-        return runs.sweep(everything, runtimes, panel_run_ids, remove_panel, only=only, spare=spare)
-
-
-def end_run(place: RunPlace) -> list[str]:
-    """End one run and remove what it leaves; its id. Raises MachineError as `sweep` does."""
-    with _runtimes_that_answer() as runtimes:
-        runs.end_run(place, runtimes, remove_panel)
-    return [place.run_id]
-
-
-@contextmanager
-def _runtimes_that_answer() -> Iterator[list[Runtime]]:
-    """Every runtime of which nodes may be removed. At the end, raises why one does not answer: it may hold more."""
-    runtimes: list[Runtime] = [NamespaceRuntime(runs.MACHINE.run)]
-    refusal: MachineError | None = None
-    if owner.is_machine_root() and engine_is_there():
-        try:
-            runtimes.append(DockerRuntime())
-        except MachineError as error:
-            refusal = error
-    yield runtimes
-    if refusal is not None:
-        raise refusal
 
 
 def default_out_dir(scenario: Scenario) -> Path:
@@ -205,25 +171,26 @@ def _place(
     """The run's place: a new one, or that of a killed run, of which nothing else is to be left."""
     if left is None:
         return RunPlace.create(scenario, out_dir, n_node, runtime=runtime)
-    return left.taken_over(out_dir, n_node, _remove_all_but_folders)
+    return left.taken_over(out_dir, n_node, lambda run_id: _remove_all_but_folders(run_id, runtime))
 
 
-def _remove_all_but_folders(run_id: str) -> None:
-    with _runtimes_that_answer() as runtimes:
-        for runtime in runtimes:
-            runtime.remove(run_id)
+def _remove_all_but_folders(run_id: str, runtime: str) -> None:
+    open_runtime(runtime, runs.MACHINE.run).remove(run_id)  # one of its own: it starts nothing of the run any more
     remove_panel(run_id)
 
 
 def _sweep_quietly(narrator: Narrator, runtime: str, spare: str | None) -> None:
     """Remove what killed runs left. An engine that this run has no use for may be mute."""
     try:
-        for run_id in sweep(everything=False, spare=spare):
-            narrator.say(f"removed what the killed run {run_id} had left")
+        removed, refusal = sweep(everything=False, spare=spare)
     except MachineError as error:
-        if runtime == DockerRuntime.name:
-            raise
-        narrator.say(f"warning: {error}")
+        removed, refusal = [], error
+    for run_id in removed:
+        narrator.say(f"removed what the killed run {run_id} had left")
+    if refusal is not None and runtime == DockerRuntime.name:
+        raise refusal
+    if refusal is not None:
+        narrator.say(f"warning: {refusal}")
 
 
 class RunErrors:

@@ -302,12 +302,6 @@ def remove_run(
     remove_folders(run_id, roots)
 
 
-def end_run(place: RunPlace, runtimes: Sequence[Runtime], remove_panel: Callable[[str], bool]) -> None:
-    """End a run that lives, and remove what it leaves. Idempotent."""
-    place.end_controller()
-    remove_run(place.run_id, runtimes, remove_panel, place.roots)
-
-
 def sweep(
     everything: bool,
     runtimes: Sequence[Runtime],
@@ -319,32 +313,38 @@ def sweep(
     spare: str | None = None,
 ) -> list[str]:
     """Remove what dead runs left, or `only` one of them, or all but one to `spare`; with `everything`, end the runs
-    that live too.
+    that live too. The ids of the runs removed, sorted.
 
-    The ids of the runs removed, sorted.
-
+    A run whose runtime is known is asked for there alone: that another does not answer keeps no run from its end.
     Safe beside runs that start, live and end meanwhile. Raises SkyrackError, after all runs have been tried.
     """
     # What carries an id is asked for before what lives: a run that starts in between has its lock before it has
     # anything else, and is seen to live.
-    found = set[str]().union(panel_run_ids(), *(runtime.run_ids() for runtime in runtimes))
+    refusals = []
+    found = panel_run_ids()
+    for runtime in runtimes:
+        try:
+            found |= runtime.run_ids()
+        except SkyrackError as error:
+            refusals.append(str(error))
     found = {run_id for run_id in found if RUN_ID.fullmatch(run_id)}
     try:
         found |= {*_folder_ids(roots.store), *_folder_ids(roots.run)}
         with _register(roots):
-            living = {place.run_id: place for place in list_runs(roots) if place.alive}
+            places = {place.run_id: place for place in list_runs(roots)}
+            living = {place.run_id: place for place in places.values() if place.alive}
     except PermissionError as error:
         raise MachineError(f"cannot look into {error.filename}: run as root, through sudo") from error
     if only is not None:
         found &= {only}
     found -= {spare}
-    refusals = []
     removed = []
     for run_id in sorted(found | living.keys() if everything else found - living.keys()):
         try:
             if run_id in living:
                 living[run_id].end_controller()
-            remove_run(run_id, runtimes, remove_panel, roots)
+            own = [each for each in runtimes if run_id not in places or places[run_id].runtime == each.name]
+            remove_run(run_id, own, remove_panel, roots)
         except SkyrackError as error:
             refusals.append(f"run {run_id}: {error}")
         else:

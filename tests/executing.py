@@ -18,7 +18,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from node_agent.jobs.execution import Ended, Execution
+from node_agent.jobs.ending import Ended
+from node_agent.jobs.execution import Execution
 from node_agent.jobs.executor import Executor
 from node_agent.jobs.logs import JobLogs
 from node_agent.journal import Journal
@@ -58,14 +59,19 @@ class Node:
         async def keep(name: str) -> None:
             self.checkpoints.append(name)
 
-        written = asyncio.get_running_loop().create_future()
-        written.set_result(None)  # nobody keeps a journal here
-        return await self.executor.start(Job(spec=spec, checkpoint_object=checkpoint), keep, written)
+        return await self.executor.start(Job(spec=spec, checkpoint_object=checkpoint), keep)
 
     async def run(self, spec: JobSpec, checkpoint: str = "") -> Ended:
         """Start a job and wait for its end."""
         async with asyncio.timeout(DEADLINE_S):
-            return await (await self.start(spec, checkpoint)).ended()
+            return await self.ended(await self.start(spec, checkpoint))
+
+    async def ended(self, execution: Execution) -> Ended:
+        """Wait for its end, and leave nothing of it."""
+        try:
+            return await execution.ended()
+        finally:
+            await execution.leave()
 
     async def keep(self, content: bytes) -> str:
         """An object."""

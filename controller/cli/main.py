@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version
 
 import click
 
@@ -25,7 +24,7 @@ INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(version("skyrack"), prog_name="skyrack")
+@click.version_option(package_name="skyrack", prog_name="skyrack")
 def skyrack() -> None:
     """Emulate an orbital data centre: real orbits, shaped links, real jobs on every node.
 

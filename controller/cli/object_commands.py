@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from controller.api.client import ControllerClient
 from controller.cli.job_commands import (
     json_option,
     jurisdiction_option,
@@ -20,6 +20,9 @@ from controller.cli.runs_of import client_of
 from controller.cli.terminal import out, table
 from controller.errors import InputError, SkyrackError
 from protos.skyrack.v1 import controller_pb2, objects_pb2
+
+if TYPE_CHECKING:
+    from controller.api.client import ControllerClient
 
 object_argument = click.argument("name", metavar="OBJECT")
 

@@ -354,15 +354,18 @@ def exec_(node: str, command: tuple[str, ...], run_id: str | None, of_agent: boo
 def down(everything: bool, run_id: str | None) -> None:
     """Take the run down: it writes its report, and all that it made is removed. Also what a killed run left is."""
     from controller.cli.runs_of import living_runs, the_run
-    from controller.launch import end_run, sweep
+    from controller.down import end_run, sweep
 
     if everything or not living_runs(run_id):
-        ended = sweep(everything, only=None if everything else run_id)
-        if not (ended or everything):
+        removed, refusal = sweep(everything, only=None if everything else run_id)
+        if not (removed or everything or refusal):
             the_run(run_id)  # raises: there is none
     else:
-        ended = end_run(the_run(run_id))
-    out.print(f"removed: {', '.join(ended) if ended else 'nothing was left'}", markup=False)
+        removed, refusal = end_run(the_run(run_id))
+    if removed or refusal is None:
+        out.print(f"removed: {', '.join(removed) if removed else 'nothing was left'}", markup=False)
+    if refusal is not None:
+        raise refusal
 
 
 exec_.name = "exec"

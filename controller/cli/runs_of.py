@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from controller import owner
-from controller.api.client import ControllerClient
 from controller.errors import InputError
 from controller.runs import RunPlace, list_runs
+
+if TYPE_CHECKING:
+    from controller.api.client import ControllerClient
 
 
 def living_runs(run_id: str | None = None) -> list[RunPlace]:
@@ -36,4 +39,6 @@ def live_with(place: RunPlace) -> None:
 
 def client_of(run_id: str | None) -> ControllerClient:
     """A client of the run that a command means."""
+    from controller.api.client import ControllerClient
+
     return ControllerClient(the_run(run_id).api_socket)

@@ -217,14 +217,35 @@ class Engine:
         job = accepted(spec, self._node, time.time_ns(), self._sky.now_emu_ns)
         job.submitted_by = submitted_by
         is_due_back = job.state not in FINAL and spec.return_to not in ("", self._node)
-        record = await self._ledger.accept(job, due_back=is_due_back)
+        turn = (
+            self._turns.at_once(spec.id, spec.priority, self._ledger.next_number)
+            if _only_waits(job, self._node)
+            else None
+        )
+        try:
+            # Where a slot is free, one sync is enough to know both of the job and that its program may have started.
+            record = await self._ledger.accept(job, due_back=is_due_back, begun=turn is not None)
+        except BaseException:
+            if turn is not None:
+                turn.give_back()
+            raise
+        self._set_going(record, turn)
         if record.is_final:
             self.results.wind_up(spec.id)  # what was sent ahead for it goes
-        else:
-            self._go_on(record)
-            if spec.deadline_emu_ns:
-                self._deadlines.added()
+        elif spec.deadline_emu_ns:
+            self._deadlines.added()
         return await self._ledger.settled(spec.id)
+
+    def _set_going(self, record: Record, turn: Turn | None) -> None:
+        """Begin with a job that has just been accepted, and has a turn if there was one at once."""
+        if turn is not None and not (record.is_final or record.cancel_requested or record.suspend_requested):
+            self._on_turn(turn)
+            return
+        if turn is not None:  # all this was wished while it was being written
+            self._runner.not_begun(record)
+            turn.give_back()
+        if not record.is_final:
+            self._go_on(record)
 
     async def _take_back(self, record: Record) -> None:
         """Who hands in a job that was handed on takes it that it is in charge here; and so it is."""
@@ -283,14 +304,10 @@ class Engine:
 
     def _go_on(self, record: Record) -> None:
         """Have the job led on from where it is."""
-        spec = record.job.spec
-        # QUEUED is also told of a job that another node runs.
-        is_next = record.job.state == JOB_STATE_QUEUED and record.job.attempt == 1 and runs_here(spec, self._node)
-        plain = is_next and not spec.HasField("keep")
-        if plain and not record.cancel_requested and not record.suspend_requested:
+        if _only_waits(record.job, self._node) and not record.cancel_requested and not record.suspend_requested:
             self._ask_turn(record)
         else:
-            self._start(spec.id, self._live)
+            self._start(record.job.spec.id, self._live)
 
     def _ask_turn(self, record: Record) -> None:
         job_id = record.job.spec.id
@@ -402,3 +419,9 @@ class Engine:
             record.due_back = False  # who handed it in knows its deadline too
             await self._ledger.advance(job_id, JOB_STATE_EXPIRED, "its deadline has passed")
             self.results.wind_up(job_id)
+
+
+def _only_waits(job: jobs_pb2.Job, node: str) -> bool:
+    """Whether all that the job needs is its turn at this node. (QUEUED is also told of one that another node runs.)"""
+    is_next = job.state == JOB_STATE_QUEUED and job.attempt == 1 and runs_here(job.spec, node)
+    return is_next and not job.spec.HasField("keep")

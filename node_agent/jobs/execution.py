@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from node_agent.blocking import to_its_end, uninterrupted
 from node_agent.errors import Refusal
 from node_agent.jobs import outputs
+from node_agent.jobs.ending import Ended, Report, mib, reason_of, report_of
 from node_agent.jobs.kinds import REPORT, Limits
 from node_agent.jobs.logs import STREAMS, JobLogs, Stream
 from node_agent.jobs.scratch import Scratch
@@ -34,24 +34,9 @@ CHECKPOINT_S = 1.0
 _MAX_UNMEASURED = 8
 _PIPE_DEADLINE_S = 2.0
 _READ_BYTES = 64 * 1024
-_OUT_OF_MEMORY = (b"MemoryError", b"Cannot allocate memory", b"std::bad_alloc")
 
 OnCheckpoint = Callable[[str], Awaitable[None]]
 """Told of a new checkpoint, an object in the store."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How an attempt ended. Nothing of it is left but this, its outputs in the store, and its log."""
-
-    succeeded: bool
-    exit_status: int  # as a shell has it: 128 + signal
-    signal: int  # 0 if none ended it
-    reason: str
-    stdout: bytes  # the end of each
-    stderr: bytes
-    outputs: list[jobs_pb2.JobOutput]
-    usage: jobs_pb2.JobUsage
 
 
 @dataclass(frozen=True)
@@ -93,7 +78,7 @@ class Execution:
         limits: Limits,
         given_bytes: int,
         on_checkpoint: OnCheckpoint,
-        leave: Callable[[], Awaitable[None]],
+        leave: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self._means, self._spec, self._scratch, self._limits = means, spec, scratch, limits
         self._given_bytes, self._on_checkpoint, self._leave = given_bytes, on_checkpoint, leave
@@ -105,6 +90,7 @@ class Execution:
         self._seen = scratch.seen_checkpoint()
         self._keeping = asyncio.Lock()
         self._program: Program | None = None
+        self._is_settled = False  # nothing of it runs any more
 
     @property
     def pid(self) -> int:
@@ -155,7 +141,8 @@ class Execution:
             await self._means.first.signal(self._scratch.tree, signal.SIGCONT)
 
     async def ended(self) -> Ended:
-        """Wait for its end, or bring it about at a limit. After: nothing of it runs, its folder is gone.
+        """Wait for its end, or bring it about at a limit. After: nothing of it runs, and what is to be kept of it is;
+        `leave` is to follow, whatever this came to.
 
         Before: nothing else was awaited since `start`. Cancelled, it does the same before it leaves. Raises OSError if
         some of it cannot be ended.
@@ -169,9 +156,17 @@ class Execution:
             following.cancel()
             await uninterrupted(self._finish(following))
 
+    async def leave(self) -> None:
+        """Remove what is left of it. What cannot be ended keeps its user and its folder."""
+        if self._is_settled:
+            await uninterrupted(self._leave())
+
     async def give_up(self) -> None:
-        """Bring about its end, in place of `ended`. Raises OSError if some of it cannot be ended."""
-        await self._finish(None)
+        """Bring about its end, in place of `ended` and `leave`. Raises OSError if some of it cannot be ended."""
+        try:
+            await self._finish(None)
+        finally:
+            await self.leave()
 
     @property
     def has_begun(self) -> bool:
@@ -216,9 +211,9 @@ class Execution:
         self._measure_mono_s = time.monotonic() + max(SAMPLE_S, took_s / MAX_SHARE)
         self._peak_bytes = max(self._peak_bytes, min(memory_bytes, measure.memory_bytes or memory_bytes))
         if min(memory_bytes, measure.memory_bytes) > limits.memory_bytes:
-            return f"over its memory limit of {_mib(limits.memory_bytes)}"
+            return f"over its memory limit of {mib(limits.memory_bytes)}"
         if measure.disk_bytes - self._given_bytes > limits.disk_bytes:
-            return f"over its disk limit of {_mib(limits.disk_bytes)}"
+            return f"over its disk limit of {mib(limits.disk_bytes)}"
         return ""
 
     async def _end(self) -> ProgramEnd:
@@ -235,9 +230,9 @@ class Execution:
 
     async def _told(self, end: ProgramEnd, over: str) -> Ended:
         """The end in words, and the outputs in the store."""
-        report = await to_its_end(_report, self._scratch.folder / REPORT) if self._spec.wasm_object else _Report()
+        report = await to_its_end(report_of, self._scratch.folder / REPORT) if self._spec.wasm_object else Report()
         stdout, stderr = [self._means.logs.tail(self._spec.id, stream) for stream in STREAMS]
-        reason = over or report.reason or _reason(end.returncode, stderr, self._limits)
+        reason = over or report.reason or reason_of(end.returncode, stderr, self._limits)
         kept: list[jobs_pb2.JobOutput] = []
         fits = True
         try:
@@ -273,21 +268,16 @@ class Execution:
         return await outputs.collect(self._scratch.outputs, self._spec, self._means.store, self._means.node)
 
     async def _finish(self, following: asyncio.Task[None] | None) -> None:
-        """Whatever happened: its last checkpoint and its log are kept, and nothing else is left.
-
-        What cannot be ended keeps its user and its folder.
-        """
+        """Whatever happened: nothing of it runs, its last checkpoint and its log are kept."""
         try:
             await self._end()
-            try:
-                if following is not None:
-                    await asyncio.wait({following})
-                    if not following.cancelled() and (error := following.exception()):
-                        raise error
-                await self._look_at_checkpoint()
-                await self._means.logs.finish(self._spec.id)
-            finally:
-                await self._leave()
+            self._is_settled = True
+            if following is not None:
+                await asyncio.wait({following})
+                if not following.cancelled() and (error := following.exception()):
+                    raise error
+            await self._look_at_checkpoint()
+            await self._means.logs.finish(self._spec.id)
         finally:
             for pump in self._pumps:
                 pump.close()
@@ -354,51 +344,3 @@ class _Pump:
                 self._logs.append(self._job_id, self._stream, data)
             else:
                 self.close()
-
-
-@dataclass(frozen=True)
-class _Report:
-    """What the runner of modules tells besides an exit status."""
-
-    fuel: int = 0
-    reason: str = ""
-
-
-def _report(path: Path) -> _Report:
-    """Blocks. The job's own word: nothing else rests on it."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            told = json.loads(file.read(_READ_BYTES))
-        return _Report(min(2**63 - 1, max(0, int(told["fuel"]))), str(told["reason"])[:4096])
-    except (OSError, ValueError, KeyError, TypeError):
-        return _Report()
-
-
-def _reason(returncode: int, stderr: bytes, limits: Limits) -> str:
-    """Why a program ended, for people."""
-    if returncode < 0:
-        name = _signal_name(-returncode)
-        match -returncode:
-            case signal.SIGXCPU:
-                return f"over its limit of {limits.cpu_s} s of CPU"
-            case signal.SIGXFSZ:
-                return f"over its disk limit of {_mib(limits.disk_bytes)}"
-            case signal.SIGKILL:
-                return "killed by SIGKILL (out of the node's memory?)"
-        return f"killed by {name}"
-    reason = f"exit status {returncode}"
-    if returncode and any(words in stderr[-4096:] for words in _OUT_OF_MEMORY):
-        reason += f": out of its memory limit of {_mib(limits.memory_bytes)}"
-    return reason
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"  # real-time signals have no names
-
-
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**20:.0f} MiB"

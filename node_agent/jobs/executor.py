@@ -13,7 +13,8 @@ from pathlib import Path
 from node_agent.blocking import to_its_end, uninterrupted
 from node_agent.errors import Exhausted, Refusal
 from node_agent.jobs import kinds
-from node_agent.jobs.execution import Ended, Execution, Means, OnCheckpoint, keep_checkpoint, remove
+from node_agent.jobs.ending import Ended
+from node_agent.jobs.execution import Execution, Means, OnCheckpoint, keep_checkpoint, remove
 from node_agent.jobs.kinds import Limits
 from node_agent.jobs.logs import JobLogs
 from node_agent.jobs.scratch import Scratch
@@ -38,11 +39,13 @@ class Executor:
         self._users = first.users.of_jobs if first.users else None
         self._free = list(range(JOB_USERS))  # a heap: the lowest first
 
-    async def start(self, job: jobs_pb2.Job, on_checkpoint: OnCheckpoint, written: Awaitable[None]) -> Execution:
-        """Start a job's program, from the newest checkpoint that the job names, once it is written that it is started.
+    async def start(
+        self, job: jobs_pb2.Job, on_checkpoint: OnCheckpoint, written: Awaitable[None] | None = None
+    ) -> Execution:
+        """Start a job's program, from the newest checkpoint that the job names, once it is `written` that it may be.
 
-        Before: all that it needs is whole in the store. After: its `ended` is to be awaited, once. Raises
-        FailedPrecondition if an object has gone, Exhausted if too many jobs have processes, OSError.
+        Before: all that it needs is whole in the store. After: its `ended`, then its `leave` are to be awaited, once.
+        Raises FailedPrecondition if an object has gone, Exhausted if too many jobs have processes, OSError.
         """
         if not self._free:
             raise Exhausted(f"{JOB_USERS} jobs have processes here already, suspended ones among them")
@@ -58,7 +61,8 @@ class Executor:
             if left := self._found(job.spec.id):
                 await self._clear(left)
             laid_out = await to_its_end(kinds.lay_out, job, scratch, self._means.store, self._means.node, limits)
-            await written
+            if written is not None:
+                await written
             execution = Execution(self._means, job.spec, scratch, limits, laid_out.given_bytes, on_checkpoint, leave)
             await uninterrupted(execution.begin(laid_out.task))
         except BaseException:

@@ -102,6 +102,11 @@ class Ledger:
         self.open_jobs: int = journal.read("SELECT count(*) FROM job WHERE NOT final")[0][0]
         """How many jobs are not final."""
 
+    @property
+    def next_number(self) -> int:
+        """Of the job that is accepted next."""
+        return self._last_number + 1
+
     def open_ids(self) -> list[str]:
         """The jobs that are not final, oldest first."""
         return [job_id for (job_id,) in self._journal.read("SELECT id FROM job WHERE NOT final ORDER BY number")]
@@ -153,10 +158,10 @@ class Ledger:
             raise NotFound(f"no job {job_id[:100]!r} here")
         return record
 
-    async def accept(self, job: jobs_pb2.Job, *, due_back: bool = False) -> Record:
+    async def accept(self, job: jobs_pb2.Job, *, due_back: bool = False, begun: bool = False) -> Record:
         """Take charge. After: it is on disk. Raises Exhausted, DataLoss, and then nothing was accepted."""
+        record = self._records[job.spec.id] = Record(self.next_number, job, due_back=due_back, begun=begun)
         self._last_number += 1
-        record = self._records[job.spec.id] = Record(self._last_number, job, due_back=due_back)
         self.open_jobs += not record.is_final
         try:
             await self._commit(record)

@@ -58,6 +58,11 @@ class Runner:
             raise Exhausted(f"{len(self._stopped)} jobs are suspended here with their processes, as many as can be")
         self._stopped.add(job_id)
 
+    def not_begun(self, record: Record) -> None:
+        """Nothing of its program was started, though it might have been."""
+        record.begun = False
+        self._stopped.discard(record.job.spec.id)
+
     async def run(self, record: Record, turn: Turn) -> None:
         """Make an attempt. Before: the turn holds a slot. After: the job is final, or QUEUED for another attempt; or
         nothing was started, since it is to be suspended. Raises Refusal, OSError.
@@ -65,35 +70,42 @@ class Runner:
         Cancelled, it leaves when nothing of the program runs.
         """
         if record.suspend_requested:
+            self.not_begun(record)
             return
         spec = record.job.spec
-        record.begun = True
+        is_known_to_disk, record.begun = record.begun, True
         written = self._ledger.advance(spec.id, JOB_STATE_RUNNING, _attempt(record.job))
 
         async def on_checkpoint(name: str) -> None:
             await self._ledger.checkpoint(spec.id, name)
 
         try:
-            # Its folder is laid out while the disk comes to know of it; then only is it started.
-            execution = await self._executor.start(record.job, on_checkpoint, written)
-            ended = await self._to_its_end(record, turn, execution)
+            # Its folder is laid out while the disk comes to know that it may have been started; then only it is.
+            execution = await self._executor.start(record.job, on_checkpoint, None if is_known_to_disk else written)
+            try:
+                written = self._conclude(record, await self._to_its_end(record, turn, execution))
+            finally:
+                await execution.leave()  # while the disk comes to know of its end
         finally:
             self._stopped.discard(spec.id)
             turn.give_back()
+        await written
+
+    def _conclude(self, record: Record, ended: Ended) -> asyncio.Future[None]:
+        """What follows from the end of an attempt. When it has been waited for, it is on disk."""
         if not ended.succeeded and tries_again(record.job, interrupted=False):
             reason = f"{_attempt(record.job)} failed: {ended.reason}; waiting for its turn again"
-            self._again(record, reason, _result(ended))
-            return
+            return self._again(record, reason, _result(ended))
         state = JOB_STATE_SUCCEEDED if ended.succeeded else JOB_STATE_FAILED
         reason = ended.reason if record.job.attempt == 1 else f"{_attempt(record.job)}: {ended.reason}"
         result = _result(ended)
         result.outputs.extend(ended.outputs)
-        await self._ledger.advance(spec.id, state, reason, result=result)
+        return self._ledger.advance(record.job.spec.id, state, reason, result=result)
 
-    def _again(self, record: Record, reason: str, result: jobs_pb2.Job) -> None:
+    def _again(self, record: Record, reason: str, result: jobs_pb2.Job) -> asyncio.Future[None]:
         result.attempt = record.job.attempt + 1
         record.begun = False
-        self._ledger.advance(record.job.spec.id, JOB_STATE_QUEUED, reason, result=result)
+        return self._ledger.advance(record.job.spec.id, JOB_STATE_QUEUED, reason, result=result)
 
     async def _to_its_end(self, record: Record, turn: Turn, execution: Execution) -> Ended:
         """Stop the program and let it go on as wished, until it ends."""

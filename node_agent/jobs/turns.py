@@ -54,6 +54,13 @@ class Turns:
         turn = Turn((-priority, number), job_id, self)
         self.wait(turn, lambda: on_turn(turn))
 
+    def at_once(self, job_id: str, priority: int, number: int) -> Turn | None:
+        """A turn that holds a slot already. None where no slot is free: it is to be asked for."""
+        if not self._free or self._closed:
+            return None
+        self._free -= 1
+        return Turn((-priority, number), job_id, self, is_held=True)
+
     def wait(self, turn: Turn, on_turn: Callable[[], None]) -> None:
         """Have on_turn called when the turn holds a slot. Before: it holds none."""
         turn.on_turn = on_turn

@@ -201,6 +201,10 @@ class Fleet:
         await self._stack.enter_async_context(channel)
         return DataPlane(channel)
 
+    async def is_served(self, name: str) -> bool:
+        """Whether an agent lives and serves who may be served."""
+        return await (await self.data_plane(name)).committed_bytes("sha256:" + "0" * 64) == 0
+
 
 @contextmanager
 def refused(code: grpc.StatusCode, words: str = "") -> Iterator[None]:

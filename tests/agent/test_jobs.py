@@ -82,7 +82,7 @@ print("warned", file=sys.stderr)
     ]
     assert await sat.get(job.outputs[1].object) == b"first|second|first"
     assert job.moved_bytes == 0
-    assert os.listdir(fleet["sat"].store / "scratch") == []
+    await until(lambda: os.listdir(fleet["sat"].store / "scratch") == [], "its folder is removed")
 
 
 async def test_a_job_may_spoil_its_inputs_but_not_the_store(fleet: Fleet) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from controller.agents import AgentClient
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_CANCELLED,
+    JOB_STATE_FAILED,
     JOB_STATE_IN_TRANSIT,
     JOB_STATE_QUEUED,
     JOB_STATE_RETURNING,
@@ -101,6 +104,29 @@ async def test_acknowledged_jobs_survive_a_kill_right_after_the_answer(fleet: Fl
     again = await fleet.client("gw")
     for number in range(20):
         assert (await again.wait_final(f"j{number}", 30)).stdout == f"{number}\n".encode()
+
+
+async def test_a_job_that_may_be_started_once_is_not_started_again(fleet: Fleet) -> None:
+    """Killed upon the answer: where a slot was free, the disk knows that the program may have been started."""
+    await fleet.launch("gw", options=("--job-slots=4",))
+    gw = await fleet.client("gw")
+    starts = fleet.folder / "starts"
+    for number in range(4):
+        spec = shell(f"once{number}", f"echo {number} >> {starts}; sleep 600")
+        spec.max_attempts = 1
+        await gw.submit(spec)
+    fleet["gw"].kill()
+    with closing(sqlite3.connect(fleet["gw"].store / "journal.db")) as journal:
+        assert journal.execute("SELECT id FROM job WHERE NOT begun").fetchall() == []
+    before = starts.read_text() if starts.exists() else ""
+    fleet["gw"].start()
+    await fleet["gw"].ready()
+    again = await fleet.client("gw")
+    for number in range(4):
+        job = await again.wait_final(f"once{number}", 30)
+        assert (job.state, job.attempt) == (JOB_STATE_FAILED, 1)
+        assert job.reason == "the agent ended during attempt 1, and no other is allowed"
+    assert (starts.read_text() if starts.exists() else "") == before
 
 
 @pytest.mark.parametrize("moment", [JOB_STATE_IN_TRANSIT, JOB_STATE_RUNNING, JOB_STATE_RETURNING])

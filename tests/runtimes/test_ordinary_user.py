@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.launch import sweep
+from controller.down import sweep
 from tests.runtimes.test_contract import wait_for
 from tests.visible import made_visible
 
@@ -157,7 +157,7 @@ def test_a_killed_run_of_an_ordinary_user_leaves_nothing(shell: Shell) -> None:
 def test_roots_sweep_leaves_an_ordinary_users_run_alone(shell: Shell) -> None:
     """What belongs to a user's run is none of root's: it goes on after `down --all` of root's own runs' remains."""
     shell.said("up two.toml --out record")
-    assert sweep(everything=False) == []
+    assert sweep(everything=False).run_ids == []
     assert "running" in shell.said("status")
     assert shell.said("exec quito -- hostname") == "quito\n"
 

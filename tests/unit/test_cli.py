@@ -11,21 +11,15 @@ from pathlib import Path
 import pytest
 
 from controller.scenario import Source, parse_scenario
+from tests.unit.conftest import Skyrack
 
 ROOT = Path(__file__).parents[2]
 
 
-def skyrack(*arguments: str | Path, exit_status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    command = [sys.executable, "-m", "controller", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
-    assert done.returncode == exit_status, done.stderr
-    return done
-
-
 def test_plan_prints_a_json_line_a_step() -> None:
     """`skyrack plan` has the fields of the contract, step by step, and says nothing else in a pipe."""
-    done = skyrack("plan", "iridium-66", "--duration", "2")
+    command = [sys.executable, "-m", "controller", "plan", "iridium-66", "--duration", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
     steps = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.stderr == ""
     assert [step["t_s"] for step in steps] == [0.0, 1.0, 2.0]
@@ -41,14 +35,14 @@ def test_plan_prints_a_json_line_a_step() -> None:
         assert link["delay_us"] == round(link["range_m"] / 299_792_458 * 1e6)
 
 
-def test_plan_leaves_no_half_file_where_it_cannot_write(tmp_path: Path) -> None:
+def test_plan_leaves_no_half_file_where_it_cannot_write(skyrack: Skyrack, tmp_path: Path) -> None:
     """A folder that is not there is the user's mistake, told in one line."""
     done = skyrack("plan", "iridium-66", "--duration", "2", "--out", tmp_path / "absent" / "plan.jsonl", exit_status=2)
     assert re.fullmatch(r"skyrack: cannot write .*plan\.jsonl: No such file or directory\n", done.stderr)
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_contacts_have_the_columns_of_the_contract(form: str) -> None:
+def test_contacts_have_the_columns_of_the_contract(skyrack: Skyrack, form: str) -> None:
     """`skyrack contacts` names the eight columns first, as CSV and as JSON, then what else a contact is worth."""
     text = skyrack("contacts", "iridium-66", "--duration", "60", "--format", form).stdout
     columns = ["a", "b", "kind", "start_utc", "end_utc", "duration_s", "max_elevation_deg", "min_range_m"]
@@ -56,7 +50,7 @@ def test_contacts_have_the_columns_of_the_contract(form: str) -> None:
     assert found == [*columns, "max_range_rate_m_s", "max_doppler_hz", "volume_bytes"]
 
 
-def test_init_writes_a_preset_once(tmp_path: Path) -> None:
+def test_init_writes_a_preset_once(skyrack: Skyrack, tmp_path: Path) -> None:
     """What `init` writes is a scenario; what is there is not overwritten."""
     path = tmp_path / "mine.toml"
     skyrack("init", "iridium-66", "--out", path)
@@ -74,7 +68,7 @@ def test_init_writes_a_preset_once(tmp_path: Path) -> None:
         (("submit", "--via", "x"), "--script"),
     ],
 )
-def test_wrong_input_is_one_message_and_status_2(arguments: tuple[str, ...], message: str) -> None:
+def test_wrong_input_is_one_message_and_status_2(skyrack: Skyrack, arguments: tuple[str, ...], message: str) -> None:
     """No traceback, nothing on standard output."""
     done = skyrack(*arguments, exit_status=2)
     assert message in done.stderr

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,14 +29,17 @@ OWNERS = {
 }
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """Every module that a file imports, wherever in the file the import stands."""
+    found: list[str] = []
     for item in ast.walk(ast.parse(path.read_text())):
         if isinstance(item, ast.Import):
-            yield from (alias.name for alias in item.names)
+            found += (alias.name for alias in item.names)
         elif isinstance(item, ast.ImportFrom):
             assert item.level == 0, f"{path}: relative import"
-            yield item.module or ""
+            found.append(item.module or "")
+    return tuple(found)
 
 
 def sources() -> list[Path]:

@@ -16,6 +16,7 @@ from controller.planner import survey
 from controller.scenario.fault_model import Fault
 from controller.scenario.load import parse_scenario, read_source
 from controller.schedule import Schedule
+from tests.searches import examples
 from tests.unit.hand_made import timeline
 from tests.unit.jobs.graphs import MB, MBPS, Contact, graph_of, only
 
@@ -198,7 +199,7 @@ def arrives_s(walk: Sequence[tuple[str, Contact]], holds: str, relays: str, size
     return last_s
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(graphs((0.0, 0.25, 1.0)), st.sampled_from((0, MB, 5 * MB)), st.sets(st.sampled_from("bcd")))
 def test_no_way_is_sooner(contacts: list[Contact], size_bytes: int, holders: set[str]) -> None:
     """The soonest of all walks over those that may hold is what the search finds."""
@@ -208,7 +209,7 @@ def test_no_way_is_sooner(contacts: list[Contact], size_bytes: int, holders: set
     assert found.arrives_s("e") == pytest.approx(min(of_walks, default=math.inf))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(graphs((0.0,)), st.sampled_from((0, MB, 5 * MB)), st.sets(st.sampled_from("bcd")))
 def test_no_way_is_sooner_where_some_only_relay(contacts: list[Contact], size_bytes: int, holders: set[str]) -> None:
     """So too where the others relay and keep nothing."""
@@ -218,7 +219,7 @@ def test_no_way_is_sooner_where_some_only_relay(contacts: list[Contact], size_by
     assert found.arrives_s("e") == pytest.approx(min(of_walks, default=math.inf))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(graphs((0.0, 0.25)), st.sampled_from((0, MB)), st.sets(st.sampled_from("bcd")))
 def test_a_way_can_be_gone(contacts: list[Contact], size_bytes: int, holders: set[str]) -> None:
     """Hops follow one another, each within its contact, and nobody passes on what has not come."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from controller.links.routes import NONE, Ports, Router, next_ports, path, path_costs, ports, route_changes
 from controller.timeline import BoolArray, FloatArray, IntArray, LinkTable, Sky
+from tests.searches import examples
 
 Edge = tuple[int, int, int]  # a, b, delay_us
 LIGHT_M_US = 299.792458
@@ -81,7 +82,7 @@ def networks(draw: st.DrawFn) -> tuple[int, list[Edge], BoolArray]:
     return n_node, edges, np.array(draw(st.lists(st.booleans(), min_size=n_node, max_size=n_node)), np.bool_)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(networks())
 def test_routes_are_shortest_and_never_pass_through_a_ground_node(case: tuple[int, list[Edge], BoolArray]) -> None:
     """In any network each path has the least delay that an exhaustive search finds, and relays are satellites."""
@@ -101,7 +102,7 @@ def test_routes_are_shortest_and_never_pass_through_a_ground_node(case: tuple[in
     assert np.array_equal(costs.delay_us.reshape(n_node, n_node), costs.delay_us.reshape(n_node, n_node).T)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(networks(), st.data())
 def test_a_column_depends_on_its_own_destination_only(
     case: tuple[int, list[Edge], BoolArray], data: st.DataObject

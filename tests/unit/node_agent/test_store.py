@@ -23,6 +23,7 @@ from node_agent.objects.partial import Partial
 from node_agent.objects.sealing import SEGMENT_BYTES, sealed_bytes
 from node_agent.objects.store import ObjectStore
 from node_agent.objects.terms import Terms
+from tests.searches import examples
 
 T = TypeVar("T")
 
@@ -286,4 +287,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestStore.settings = settings(max_examples=examples(60), stateful_step_count=30, deadline=None)

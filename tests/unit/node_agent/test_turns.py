@@ -43,6 +43,23 @@ def test_as_many_run_as_there_are_slots_and_a_slot_is_given_back_once() -> None:
     assert [turn.job_id for turn in started if turn.is_held] == ["2", "3", "5"]
 
 
+def test_a_turn_is_had_at_once_where_a_slot_is_free() -> None:
+    """It holds that slot, and gives it back to whoever waits; where none is free, or the node ends, there is none."""
+    turns = Turns(1)
+    started: list[Turn] = []
+    first = turns.at_once("first", 0, 1)
+    assert first is not None
+    assert first.is_held
+    assert turns.at_once("second", 9, 2) is None
+    turns.ask("third", 0, 3, started.append)
+    assert started == []
+    first.give_back()
+    assert [turn.job_id for turn in started] == ["third"]
+    started[0].give_back()
+    turns.close()
+    assert turns.at_once("late", 0, 4) is None
+
+
 def test_asking_and_withdrawing_without_end_leaves_nothing_behind() -> None:
     """A job that is suspended and resumed a thousand times while it waits takes no more memory than once."""
     turns = Turns(1)

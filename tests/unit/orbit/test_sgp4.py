@@ -11,6 +11,7 @@ from controller.orbit.elements import walker_orbits
 from controller.orbit.julian import julian_dates
 from controller.orbit.track import states
 from controller.scenario.model import Walker
+from tests.searches import examples
 from tests.unit.orbit.motions import verification_cases
 
 # The sgp4 package's own bound for this set; the file prints 1e-8 km and 1e-9 km/s.
@@ -52,7 +53,7 @@ def test_elements_that_no_orbit_has_are_told_by_a_code() -> None:
 
 
 @given(st.floats(300e3, 2_000e3), st.floats(0.0, 180.0), st.floats(0.0, 360.0))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_the_energy_of_an_orbit_without_drag_is_kept(
     altitude_m: float, inclination_deg: float, raan_deg: float
 ) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from controller import runs
-from controller.errors import SkyrackError
+from controller.errors import MachineError, SkyrackError
 from controller.runs import Roots, RunPlace, list_runs, remove_run, sweep
 from controller.runtime.contract import NodeHandle, NodeSpec, ProgramSpec, ProgramState
 
@@ -43,10 +43,10 @@ with RunPlace.create("far", Path("/out"), 3, roots) as place:
 class Nothing:
     """A runtime that holds nothing, or ids that it cannot remove."""
 
-    name = "nothing"
     shortcoming = ""
 
-    def __init__(self, held: Sequence[str] = (), refuses: str = "") -> None:
+    def __init__(self, held: Sequence[str] = (), refuses: str = "", name: str = "nothing") -> None:
+        self.name = name
         self.held = set(held)
         self.refuses = refuses
 
@@ -86,6 +86,8 @@ class Nothing:
 
     def run_ids(self) -> set[str]:
         """See the contract."""
+        if self.refuses == "all":
+            raise MachineError("no answer")
         return set(self.held)
 
 
@@ -270,6 +272,26 @@ def test_one_run_that_cannot_be_removed_does_not_save_the_others(roots: Roots) -
     with pytest.raises(SkyrackError, match="run b1234567: device or resource busy"):
         clear(False, roots, runtime)
     assert runtime.held == {"b1234567"}
+
+
+def test_a_run_needs_its_own_runtime_alone(
+    roots: Roots, controllers: Callable[..., tuple[subprocess.Popen[str], RunPlace]]
+) -> None:
+    """Another that refuses, or does not even answer, keeps nothing of it; where nobody knows, every one is asked."""
+    for refuses in ("the run", "all"):
+        _, place = controllers()  # of Docker's, as it says
+        own, other = Nothing([place.run_id], name="docker"), Nothing(name="namespace")
+        other.refuses = place.run_id if refuses == "the run" else refuses
+        if refuses == "all":
+            with pytest.raises(SkyrackError, match=r"^no answer$"):
+                clear(True, roots, own, other)
+        else:
+            assert clear(True, roots, own, other) == [place.run_id]
+        assert own.held == set()
+        assert not place.run_dir.exists()
+    unknown = Nothing(["a1234567"], refuses="a1234567", name="namespace")
+    with pytest.raises(SkyrackError, match="run a1234567: device or resource busy"):
+        clear(True, roots, Nothing(name="docker"), unknown)
 
 
 def test_a_sweep_of_one_run_leaves_the_others(roots: Roots) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from controller.errors import InputError
 from controller.scenario import Source, load_scenario, parse_scenario, preset_names, preset_text
 from controller.scenario.tle import TleError, checksum, parse_tle
+from tests.searches import examples
 from tests.unit.scenario.text import GOOD, WALKER, changed, parsed
 
 ISS = """\
@@ -388,7 +389,7 @@ def mutated(text: str, mutations: list[tuple[int, str, int]]) -> str:
     return text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(MUTATIONS)
 def test_a_damaged_scenario_is_still_right_or_a_clear_error(mutations: list[tuple[int, str, int]]) -> None:
     """Whatever happens to a file, it loads or raises InputError: nothing else."""
@@ -397,7 +398,7 @@ def test_a_damaged_scenario_is_still_right_or_a_clear_error(mutations: list[tupl
         parsed(mutated(text, mutations))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(MUTATIONS)
 def test_damaged_element_sets_are_still_right_or_a_clear_error(mutations: list[tuple[int, str, int]]) -> None:
     """Also where the checksum happens to be right, element sets parse or raise TleError."""

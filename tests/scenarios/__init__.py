@@ -1,0 +1,1 @@
+"""What an executor is put through, with users of their own and without; see `tests.executing`."""
