@@ -13,15 +13,14 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from google.protobuf import descriptor, message_factory
+from google.protobuf import message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2
 
 from controller import certificates as certificates_module
 from controller.authority import Authority
@@ -35,30 +34,14 @@ from protos.skyrack.v1 import jobs_pb2, node_pb2, node_pb2_grpc, objects_pb2
 from protos.skyrack.v1.jobs_pb2 import JOB_STATE_RUNNING, JOB_STATE_SUCCEEDED, JOB_STATE_WAITING_CONTACT, JobSpec
 from tests.agent.fleet import DataPlane, Fleet, object_name, until
 from tests.agent.identities import RUN_ID, ClientIdentity, identity
+from tests.agent.methods import METHODS, NOBODYS_METHOD, Method
 from tests.agent.test_courier import seen, shell, states
 
-FILES = (jobs_pb2, objects_pb2, node_pb2, health_pb2, reflection_pb2)
 CALL_S = 10.0
 SCENE_BYTES = 3_000_000  # 3 s at 8 Mbit/s
 DAY = datetime.timedelta(days=1)
 NOBODY = 65534
-NOBODYS_METHOD = "grpc.health.v1.Health/List"
 TLS_ALERT = b"\x15"  # RFC 8446, 5.1
-
-
-class Method(NamedTuple):
-    """A method of a service that some agent serves."""
-
-    name: str  # skyrack.v1.Jobs/Get
-    of: descriptor.MethodDescriptor
-
-
-METHODS = [
-    Method(f"{service.full_name}/{method.name}", method)
-    for file in FILES
-    for service in file.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-]
 
 
 def about(method: Method, job_id: str) -> Any:
