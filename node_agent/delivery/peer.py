@@ -87,7 +87,7 @@ class Resolver:
             try:
                 found = await asyncio.wait_for(resolving, _RESOLVE_DEADLINE_S)
             except (socket.gaierror, UnicodeError, TimeoutError):
-                raise Break(f"no node is called {node}") from None
+                raise Break(f"no node is called {node[:100]!r}") from None
             address = str(found[0][4][0])
         return address, self._port
 

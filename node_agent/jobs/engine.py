@@ -27,10 +27,10 @@ from node_agent.jobs.states import (
     accepted,
     backoff_s,
     check_jurisdiction,
+    check_result,
     check_same,
     check_same_order,
     check_spec,
-    label,
     own_inputs,
     program_objects,
     runs_here,
@@ -139,11 +139,7 @@ class Engine:
         for name in (*program_objects(spec), *own_inputs(spec, self._node)):
             if self._store.size_bytes(name) is None:
                 raise FailedPrecondition(f"job {spec.id}: {name} is not (or not wholly) in the store of {self._node}")
-        for node in {spec.on_node, *(each.at_node for each in spec.inputs)} - {"", self._node}:
-            try:
-                await self._resolver.address(node)
-            except Break as unknown:
-                raise InvalidArgument(f"job {spec.id}: {unknown}") from None
+        await self._check_known(spec, {spec.on_node, spec.return_to, *(each.at_node for each in spec.inputs)})
         return await uninterrupted(self._take_charge(spec, submitted_by))
 
     async def cancel(self, job_id: str) -> jobs_pb2.Job:
@@ -160,9 +156,8 @@ class Engine:
 
     async def take_result(self, job: jobs_pb2.Job) -> None:
         """Take charge of a result on its way back. After: it is on disk. Raises Refusal."""
-        check_spec(job.spec)
-        if job.state not in FINAL:
-            raise InvalidArgument(f"job {job.spec.id} is {label(job.state)}: only what has ended has a result")
+        check_result(job)
+        await self._check_known(job.spec, {job.spec.return_to})
         for output in () if job.spec.keep_outputs_on_node else job.outputs:
             if self._store.size_bytes(output.object) is None:
                 raise FailedPrecondition(f"job {job.spec.id}: its output {output.object} is not here")
@@ -226,6 +221,14 @@ class Engine:
         await self._ledger.close()
 
     # --- what the verbs do, whoever waits for it ---
+
+    async def _check_known(self, spec: jobs_pb2.JobSpec, nodes: set[str]) -> None:
+        """Whether these are nodes, or say that no other is meant. Raises InvalidArgument."""
+        for node in nodes - {"", self._node}:
+            try:
+                await self._resolver.address(node)
+            except Break as unknown:
+                raise InvalidArgument(f"job {spec.id}: {unknown}") from None
 
     async def _take_charge(self, spec: jobs_pb2.JobSpec, submitted_by: str) -> jobs_pb2.Job:
         if known := self._ledger.find(spec.id):  # while names were looked up
