@@ -29,7 +29,8 @@ def command(job_id: str, **fields: Any) -> JobSpec:
 
 def ended(job_id: str, **fields: Any) -> jobs_pb2.Job:
     """A job that has ended elsewhere."""
-    return jobs_pb2.Job(**({"spec": command(job_id), "state": SUCCEEDED, "attempt": 1} | fields))
+    given: dict[str, Any] = {"spec": command(job_id), "state": SUCCEEDED, "attempt": 1}
+    return jobs_pb2.Job(**(given | fields))
 
 
 def called(channel: grpc.aio.Channel, path: str, *messages: bytes) -> Any:
