@@ -202,6 +202,7 @@ def begin(options: Options) -> int:
 def live(options: Options, channel: socket.socket, restarts: int) -> int:
     """Be the agent until it is told to end. The exit status of the process."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
+    wire.tell_callers_faults_in_a_line()
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may grow no more is an error like a full disk
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # and a client that has gone, an error of what is written to it
     _have_one_arena()

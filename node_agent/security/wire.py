@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -26,6 +27,9 @@ _PINGS: Final = (
 
 PUT_ACCEPTED: Final = "skyrack-put-accepted"
 """In the initial metadata of a put's answer: the bytes may come. Without it the answer is there already."""
+
+_CALLERS_FAULTS: Final = ("ExecuteBatchError raised in core", "Invalid encoding on")
+_LINE: Final = 200
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """A job with full stdout and stderr and many outputs fits well; nothing larger is sent."""
@@ -60,6 +64,19 @@ SERVER_OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
 )
+
+
+def tell_callers_faults_in_a_line() -> None:
+    """Have gRPC log what callers do in one line each: who has gone before the answer, and headers that are no text, are
+    no defects, and a traceback for each would fill the log at the callers' pleasure."""
+
+    def shortened(record: logging.LogRecord) -> bool:
+        if str(record.msg).startswith(_CALLERS_FAULTS):
+            record.exc_info = record.exc_text = None
+            record.msg, record.args = record.getMessage()[:_LINE], ()
+        return True
+
+    logging.getLogger("grpc._cython.cygrpc").addFilter(shortened)
 
 
 def server_credentials(credentials: Credentials) -> grpc.ServerCredentials:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +14,8 @@ from node_agent.security.access import NO_METHOD
 from node_agent.security.audit import TOLD_APART
 from protos.skyrack.v1 import jobs_pb2, node_pb2, objects_pb2
 from protos.skyrack.v1.jobs_pb2 import JobSpec
-from tests.agent.fleet import Fleet, object_name, refused
+from tests.agent.fleet import Fleet, object_name, refused, until
+from tests.fuzz.raw import END_HEADERS, HEADERS, PREFACE, SETTINGS, field, frame
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 CALL_S = 10.0
@@ -175,3 +177,23 @@ async def test_a_place_that_is_none_reaches_no_program(fleet: Fleet) -> None:
     async with grpc.aio.insecure_channel(f"unix:{fleet['sat'].control_socket}") as channel:
         with refused(INVALID, "two positions"):
             await called(channel, "/skyrack.v1.Node/SetSky", sky.SerializeToString())
+
+
+async def test_headers_that_are_no_text_are_a_line_of_the_log(fleet: Fleet) -> None:
+    """Nobody fills the log with tracebacks by what he calls himself, nor by leaving before he is answered."""
+    await fleet.launch("gw")
+    names = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/skyrack.v1.Jobs/Get",
+        ":authority": "gw",
+        "te": "trailers",
+    }
+    headers = b"".join(field(name, value) for name, value in names.items()) + b"\0\x01x\x03a\xffb"
+    content = field("content-type", "application/grpc")
+    call = frame(HEADERS, END_HEADERS, 1, headers + content) + frame(0, 1, 1, b"\0\0\0\0\0")
+    _, writer = await asyncio.open_unix_connection(str(fleet["gw"].control_socket))
+    writer.write(PREFACE + frame(SETTINGS, 0, 0, b"") + call)
+    await until(lambda: "Invalid encoding" in fleet["gw"].log.read_text(), "it is told")
+    writer.close()
+    assert "Traceback" not in fleet["gw"].log.read_text()
