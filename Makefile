@@ -22,6 +22,7 @@ demo: setup ## run the main job on 66 satellites and 5 ground nodes
 test: check setup test-machine ## everything: check, long tests of the sky, agents as processes, then root and Docker
 	@.venv/bin/python -m pytest --numprocesses=auto tests/sky
 	@.venv/bin/python -m pytest --numprocesses=auto tests/agent
+	@.venv/bin/python -m pytest tests/fuzz
 	@$(ROOT_PYTEST) tests/kernel tests/runtimes tests/docker tests/survival
 
 check: venv ## lint, types and unit tests: no root, under a minute
