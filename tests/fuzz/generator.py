@@ -153,7 +153,7 @@ class Generator:
             element_bytes = self.draw.choice((4, 100, more_bytes))  # what tells of it included, four at most
             text = "x" * (element_bytes - 4)
             element = text if field.type == FieldDescriptor.TYPE_STRING else text.encode()
-            getattr(within, field.name).extend([element] * (more_bytes // element_bytes - 1))
+            getattr(within, field.name).extend([element] * (more_bytes // element_bytes))
         return message.SerializeToString()
 
     def _fill(self, message: Any, field: FieldDescriptor, depth: int) -> None:

@@ -40,7 +40,7 @@ def test_all_methods_are_called_by_all_in_all_ways() -> None:
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_every_method_is_told_something_that_means_well(method: Method) -> None:
-    """A method that nobody has said how to call gets far by chance alone: one whose request has fields is in `world`."""
+    """Nobody gets far by chance alone: a method whose request has fields is in `world`."""
     messages = valid(method.name, random.Random(1), World())
     if method.of.input_type.fields and "renew" not in method.of.input_type.fields_by_name:
         assert messages or method.name.endswith("Health/List")
@@ -65,7 +65,7 @@ def test_a_message_grows_to_the_size_asked_for() -> None:
         message = jobs_pb2.ReturnJobRequest(job=jobs_pb2.Job(spec=jobs_pb2.JobSpec(id="x")))
         message.job.outputs.add(name="y")
         grown = Generator(random.Random(number), KNOWN).grown(message, 1_000_000)
-        assert 500_000 < len(grown) <= 1_000_000
+        assert 490_000 < len(grown) <= 1_000_000
 
 
 def test_no_job_that_is_handed_in_does_anything() -> None:
