@@ -17,7 +17,12 @@ from google.protobuf.message import DecodeError, Message
 
 MAX_DEPTH: Final = 4
 MAX_REPEATED: Final = 20_000
+MAX_DRAWN_BYTES: Final = 500_000
+"""What one generator draws; then all is empty. A few long strings in lists of lists would fill the machine's memory."""
+
 MAX_MUTATED_BYTES: Final = 200_000
+
+_EACH_BYTES: Final = 200  # of a message in a list, besides what is in it
 
 _INT_BITS: Final = {
     FieldDescriptor.TYPE_INT32: (32, True),
@@ -74,11 +79,16 @@ class Generator:
     def __init__(self, draw: random.Random, known: Known) -> None:
         self.draw = draw
         self._known = known
+        self._left_bytes = MAX_DRAWN_BYTES
 
     # --- values ---
 
     def text(self, field_name: str) -> str:
         """A string for a field: mostly one that is known, else a nasty or a random one."""
+        text = self._any_text(field_name)
+        return text if self._spends(4 * len(text)) else ""
+
+    def _any_text(self, field_name: str) -> str:
         draw = self.draw
         match draw.random():
             case chance if chance < 0.6:
@@ -93,7 +103,7 @@ class Generator:
     def data(self) -> bytes:
         """Some bytes."""
         size_bytes = self.draw.choice((0, 1, 3, 64, 1_000, 5_000, 100_000))
-        return self.draw.randbytes(size_bytes)
+        return self.draw.randbytes(size_bytes) if self._spends(size_bytes) else b""
 
     def integer(self, bits: int, *, signed: bool) -> int:
         """A whole number, most often one at an edge."""
@@ -105,6 +115,13 @@ class Generator:
     def real(self) -> float:
         """A number, most often one that is none."""
         return self.draw.choice((*_FLOATS, self.draw.uniform(-1e3, 1e3)))
+
+    def _spends(self, size_bytes: int) -> bool:
+        """Whether there is so much left; then it is taken."""
+        if size_bytes > self._left_bytes:
+            return False
+        self._left_bytes -= size_bytes
+        return True
 
     def _code_point(self) -> int:
         point = self.draw.choice((self.draw.randrange(128), self.draw.randrange(0x3000), self.draw.randrange(0x110000)))
@@ -167,15 +184,21 @@ class Generator:
             self._fill_map(values, field, count, depth)
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
             if depth < MAX_DEPTH:
-                values.extend(self.filled(_type_of(field), depth + 1) for _ in range(count))
+                values.extend(
+                    self.filled(_type_of(field), depth + 1) for _ in range(count) if self._spends(_EACH_BYTES)
+                )
         elif self.draw.random() < 0.01:
-            values.extend([self._scalar(field)] * many)
+            value = self._scalar(field)
+            each_bytes = 4 * len(value) + 1 if isinstance(value, str | bytes) else 10
+            values.extend([value] * (many if self._spends(many * each_bytes) else 1))
         else:
             values.extend(self._scalar(field) for _ in range(count))
 
     def _fill_map(self, values: Any, field: FieldDescriptor, count: int, depth: int) -> None:
         key, value = (_type_of(field).fields_by_name[name] for name in ("key", "value"))
         for _ in range(count):
+            if not self._spends(_EACH_BYTES):
+                return
             if value.type == FieldDescriptor.TYPE_MESSAGE:
                 values[self._scalar(key)].CopyFrom(self.filled(_type_of(value), depth + 1))
             else:

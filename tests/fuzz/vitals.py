@@ -28,6 +28,7 @@ MORE_THREADS: Final = 12
 MORE_RESIDENT_BYTES: Final = 48 * 2**20
 """What the allocator keeps of the largest messages of several callers at once, besides what rows take in memory."""
 
+_QUESTIONS: Final = 3
 _ROW_BYTES: Final = 2_048  # of an object or a partial, in memory
 _TROUBLE: Final = re.compile(r"Traceback|Exception ignored|was never awaited|was never retrieved|Fatal Python error")
 
@@ -86,12 +87,15 @@ class Vitals:
 
 
 async def answers_in_s(agent: Agent) -> float:
-    """How long it takes to say that it is well. Raises AioRpcError when it does not."""
-    began_mono_s = time.monotonic()
+    """How long it takes to say that it is well, at best: the machine may be busy. Raises AioRpcError if it does not."""
+    took_s = []
     async with grpc.aio.insecure_channel(f"unix:{agent.control_socket}") as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        await stub.Check(health_pb2.HealthCheckRequest(service="skyrack.v1.Jobs"), timeout=20 * ANSWERS_WITHIN_S)
-    return time.monotonic() - began_mono_s
+        for _ in range(_QUESTIONS):
+            began_mono_s = time.monotonic()
+            stub = health_pb2_grpc.HealthStub(channel)
+            await stub.Check(health_pb2.HealthCheckRequest(service="skyrack.v1.Jobs"), timeout=20 * ANSWERS_WITHIN_S)
+            took_s.append(time.monotonic() - began_mono_s)
+    return min(took_s)
 
 
 def journal_trouble(agent: Agent) -> str:
