@@ -28,9 +28,6 @@ _PINGS: Final = (
 PUT_ACCEPTED: Final = "skyrack-put-accepted"
 """In the initial metadata of a put's answer: the bytes may come. Without it the answer is there already."""
 
-_CALLERS_FAULTS: Final = ("ExecuteBatchError raised in core", "Invalid encoding on")
-_LINE: Final = 200
-
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """A job with full stdout and stderr and many outputs fits well; nothing larger is sent."""
 
@@ -67,16 +64,18 @@ SERVER_OPTIONS: Final = (
 
 
 def tell_callers_faults_in_a_line() -> None:
-    """Have gRPC log what callers do in one line each: who has gone before the answer, and headers that are no text, are
-    no defects, and a traceback for each would fill the log at the callers' pleasure."""
+    """Have logged in one line each what gRPC finds when callers have gone before the answer, or have headers that are
+    no text: none of it is a defect, and a traceback for each would fill the log at the callers' pleasure."""
+    for name in ("grpc._cython.cygrpc", "asyncio"):
+        logging.getLogger(name).addFilter(_in_a_line)
 
-    def shortened(record: logging.LogRecord) -> bool:
-        if str(record.msg).startswith(_CALLERS_FAULTS):
-            record.exc_info = record.exc_text = None
-            record.msg, record.args = record.getMessage()[:_LINE], ()
-        return True
 
-    logging.getLogger("grpc._cython.cygrpc").addFilter(shortened)
+def _in_a_line(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, grpc.aio.InternalError | UnicodeDecodeError):
+        record.msg, record.args = "gRPC, of a caller: %.200s", (str(error),)
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def server_credentials(credentials: Credentials) -> grpc.ServerCredentials:
