@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from node_agent.delivery.contact import Contacts
 from node_agent.delivery.courier import Courier
@@ -202,7 +203,7 @@ def begin(options: Options) -> int:
 def live(options: Options, channel: socket.socket, restarts: int) -> int:
     """Be the agent until it is told to end. The exit status of the process."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
-    wire.tell_callers_faults_in_a_line()
+    wire.look_after_grpc(_end_at_once)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may grow no more is an error like a full disk
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # and a client that has gone, an error of what is written to it
     _have_one_arena()
@@ -218,6 +219,12 @@ def live(options: Options, channel: socket.socket, restarts: int) -> int:
         _say(options, error)
         return 1
     return 0
+
+
+def _end_at_once(error: BaseException) -> NoReturn:
+    """End as by kill -9: a plane is lost, and what is left of its server is not to be touched. Another agent follows."""
+    _log.error("a plane is lost, as gRPC's server has ended by itself: %s", error)
+    os._exit(1)
 
 
 def rehearse(folder: Path) -> None:

@@ -197,3 +197,18 @@ async def test_headers_that_are_no_text_are_a_line_of_the_log(fleet: Fleet) -> N
     await until(lambda: "gRPC, of a caller" in fleet["gw"].log.read_text(), "it is told")
     writer.close()
     assert "Traceback" not in fleet["gw"].log.read_text()
+
+
+async def test_a_path_that_is_no_text_costs_a_start_and_no_plane(fleet: Fleet) -> None:
+    """gRPC ends its server at such a call, and says so to nobody: the agent starts again, and serves on both planes."""
+    await fleet.launch("gw")
+    pid = fleet["gw"].pid()
+    names = {":method": "POST", ":scheme": "http", ":authority": "gw", "te": "trailers"}
+    headers = b"".join(field(name, value) for name, value in names.items()) + b"\0\x05:path\x03/\x80/"
+    call = frame(HEADERS, END_HEADERS, 1, headers + field("content-type", "application/grpc"))
+    _, writer = await asyncio.open_unix_connection(str(fleet["gw"].control_socket))
+    writer.write(PREFACE + frame(SETTINGS, 0, 0, b"") + call + frame(0, 1, 1, b"\0\0\0\0\0"))
+    await until(lambda: fleet["gw"].pids() not in ([], [pid]), "another agent lives")
+    writer.close()
+    await fleet["gw"].ready()
+    assert (await (await fleet.data_plane("gw")).run(command("x"))).state == SUCCEEDED

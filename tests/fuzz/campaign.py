@@ -106,7 +106,10 @@ class Campaign:
             self.report.took_s = time.monotonic() - began_mono_s
         finally:
             await callers.close()
-        await self._look_back()
+        try:
+            await self._look_back()
+        except Exception as error:  # noqa: BLE001 — what was found before is to be told, too
+            self.report.found(f"the agents cannot be looked at any more: {error!r}")
         return self.report
 
     # --- under fire ---
@@ -117,7 +120,11 @@ class Campaign:
             await self._furnish(batch[0])
             left = iter(batch)
             await asyncio.gather(*(self._one_after_another(callers, left) for _ in range(CALLERS_AT_ONCE)))
-            await self._sweep()
+            try:
+                await self._sweep()
+            except grpc.aio.AioRpcError as error:
+                self.report.found(f"an agent does not answer after case {batch[-1]}: {error.details()}")
+                return
             self._say(f"{batch[-1] + 1} cases, {len(self.report.findings)} findings")
 
     async def _one_after_another(self, callers: Callers, numbers: Iterator[int]) -> None:
