@@ -222,7 +222,7 @@ def live(options: Options, channel: socket.socket, restarts: int) -> int:
 
 
 def _end_at_once(error: BaseException) -> NoReturn:
-    """End as by kill -9: a plane is lost, and what is left of its server is not to be touched. Another agent follows."""
+    """End as by kill -9, for another agent to follow: what is left of a server that has ended is not to be touched."""
     _log.error("a plane is lost, as gRPC's server has ended by itself: %s", error)
     os._exit(1)
 
