@@ -55,6 +55,8 @@ _KEY_DEADLINE_S: Final = 90.0
 _STREAM_DEADLINE_S: Final = 3600.0
 _DATA_PLANE_SERVICE: Final = "skyrack.v1.Jobs"
 _PUT_ACCEPTED: Final = "skyrack-put-accepted"  # see protos/skyrack/v1/objects.proto
+# What gRPC raises for a call that has its answer: from `write`, and from `done_writing`, before it knows itself.
+_ANSWERED_EARLY: Final = (asyncio.InvalidStateError, grpc.aio.InternalError)
 _READY_POLL_S: Final = 0.1
 
 _USER_MISTAKES: Final = frozenset(
@@ -172,10 +174,10 @@ class AgentClient:
             try:
                 await call.write(await anext(requests, objects_pb2.PutRequest()))
                 if _PUT_ACCEPTED in dict(await call.initial_metadata()):
-                    with suppress(asyncio.InvalidStateError):  # it has answered early: the answer says why
+                    with suppress(*_ANSWERED_EARLY):  # the answer says why
                         async for request in requests:
                             await call.write(request)
-                    await call.done_writing()
+                        await call.done_writing()
                 return await call
             finally:
                 call.cancel()

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from node_agent.delivery.cargo import Cargo
 from node_agent.delivery.contact import Contacts
@@ -209,7 +210,9 @@ def begin(options: Options) -> int:
 def live(options: Options, channel: socket.socket, restarts: int) -> int:
     """Be the agent until it is told to end. The exit status of the process."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
+    wire.look_after_grpc(_end_at_once)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may grow no more is an error like a full disk
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # and a client that has gone, an error of what is written to it
     _have_one_arena()
     try:
         check_checksums()
@@ -223,6 +226,12 @@ def live(options: Options, channel: socket.socket, restarts: int) -> int:
         _say(options, error)
         return 1
     return 0
+
+
+def _end_at_once(error: BaseException) -> NoReturn:
+    """End as by kill -9, for another agent to follow: what is left of a server that has ended is not to be touched."""
+    _log.error("a plane is lost, as gRPC's server has ended by itself: %s", error)
+    os._exit(1)
 
 
 def rehearse(folder: Path) -> None:

@@ -45,8 +45,8 @@ SECOND_LIVES: dict[str, Callable[[Node], Awaitable[Answer]]] = {}
 class Node:
     """An executor and what it stands on."""
 
-    def __init__(self, folder: Path, channel: socket.socket, users: Users | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, channel: socket.socket, users: Users | None, restarts: int = 0) -> None:
+        self.folder, self.channel, self.restarts = folder, channel, restarts
         self.store = ObjectStore(folder / "objects", STORE_BYTES, Journal(folder / "journal.db"))
         self.logs = JobLogs(folder / "logs")
         self.first = FirstProcess(channel, users)
@@ -166,9 +166,9 @@ def processes_with(text: str) -> list[int]:
     return found
 
 
-def executed(name: str, folder: Path, *, apart: bool = False) -> Answer:
+def executed(name: str, folder: Path, *, apart: bool = False, module: str = "tests.scenarios") -> Answer:
     """The answer of a scenario over an empty folder, in processes of its own; `apart`, with users of their own."""
-    argv = [sys.executable, "-m", "tests.scenarios", name, str(folder)]
+    argv = [sys.executable, "-m", module, name, str(folder)]
     if apart:
         os.chown(folder, AGENT_USER, AGENT_USER)
         within = Path(sys.executable).is_relative_to(ROOT)
@@ -198,7 +198,7 @@ def main() -> int:
             return init.CANNOT_BE  # the scenario failed, and said why
 
         async def act() -> Answer:
-            return await acts[name](Node(folder, channel, users))
+            return await acts[name](Node(folder, channel, users, restarts))
 
         sys.stdout.write(json.dumps(asyncio.run(act())) + "\n")
         sys.stdout.flush()

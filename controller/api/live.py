@@ -24,6 +24,7 @@ from controller.timeline import IntArray, LinkKind, Sky
 from protos.skyrack.v1 import controller_pb2, controller_pb2_grpc
 
 MAX_PROBES = 1_000
+MAX_DETAILS_BYTES = 7_000  # with all else that a status says, of the 8 KiB that gRPC's clients take for sure
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -171,8 +172,18 @@ async def answered(context: Context, call: Callable[[], Awaitable[T]]) -> T:
 async def refuse(context: Context, error: SkyrackError) -> NoReturn:
     """End the call with an error of skyrack's own."""
     code = grpc.StatusCode.INVALID_ARGUMENT if isinstance(error, InputError) else grpc.StatusCode.FAILED_PRECONDITION
-    await context.abort(code, str(error))
+    await context.abort(code, fitting(str(error)))
     raise error  # never reached: abort ends the call
+
+
+def fitting(words: str) -> str:
+    """As much of a text as gRPC lets through as a status's details, where all but ASCII takes three bytes a byte."""
+    size_bytes = 0
+    for at, character in enumerate(words):
+        size_bytes += sum(1 if 0x20 <= byte < 0x7F and byte != 0x25 else 3 for byte in character.encode())
+        if size_bytes > MAX_DETAILS_BYTES:
+            return f"{words[:at]} …"
+    return words
 
 
 @contextlib.asynccontextmanager

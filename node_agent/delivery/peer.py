@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -87,9 +87,18 @@ class Resolver:
             try:
                 found = await asyncio.wait_for(resolving, _RESOLVE_DEADLINE_S)
             except (socket.gaierror, UnicodeError, TimeoutError):
-                raise Break(f"no node is called {node}") from None
+                raise Break(f"no node is called {node[:100]!r}") from None
             address = str(found[0][4][0])
         return address, self._port
+
+    async def check_known(self, what: str, nodes: Iterable[str]) -> None:
+        """Whether these are nodes; an empty name says that no other is meant. Raises InvalidArgument, which names what
+        speaks of them."""
+        for node in filter(None, nodes):
+            try:
+                await self.address(node)
+            except Break as unknown:
+                raise InvalidArgument(f"{what}: {unknown}") from None
 
 
 class Peer:

@@ -16,9 +16,9 @@ from typing import Any, Final, TypeAlias
 
 from node_agent.blocking import uninterrupted
 from node_agent.delivery.courier import Courier
-from node_agent.delivery.peer import Break, Resolver
+from node_agent.delivery.peer import Resolver
 from node_agent.delivery.way_back import WayBack
-from node_agent.errors import Exhausted, FailedPrecondition, InvalidArgument, Refusal
+from node_agent.errors import Exhausted, FailedPrecondition, Refusal
 from node_agent.jobs.deadlines import Deadlines
 from node_agent.jobs.executor import Executor
 from node_agent.jobs.ledger import Ledger, Record
@@ -103,7 +103,7 @@ class Engine:
         self._runner = Runner(ledger, executor, bounds.slots)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._deadlines = Deadlines(ledger, sky)
-        self.results = Results(node, store, ledger, way_back, courier, sky, self._interrupt)
+        self.results = Results(node, store, ledger, resolver, way_back, courier, sky, self._interrupt)
         self._watching: list[asyncio.Task[None]] = []
 
     @property
@@ -144,11 +144,8 @@ class Engine:
         for name in (*program_objects(spec), *own_inputs(spec, self._node)):
             if self._store.size_bytes(name) is None:
                 raise FailedPrecondition(f"job {spec.id}: {name} is not (or not wholly) in the store of {self._node}")
-        for node in {spec.on_node, *(each.at_node for each in spec.inputs)} - {"", self._node}:
-            try:
-                await self._resolver.address(node)
-            except Break as unknown:
-                raise InvalidArgument(f"job {spec.id}: {unknown}") from None
+        named = {spec.on_node, spec.return_to, *(each.at_node for each in spec.inputs)} - {self._node}
+        await self._resolver.check_known(f"job {spec.id}", named)
         return await uninterrupted(self._take_charge(spec, submitted_by))
 
     async def cancel(self, job_id: str) -> jobs_pb2.Job:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from node_agent.blocking import to_its_end
 from node_agent.errors import FailedPrecondition
+from node_agent.jobs.states import MAX_OUTPUTS
 from node_agent.objects.catalog import PUT, for_job
 from node_agent.objects.store import ObjectStore
 from node_agent.objects.terms import Terms
 from node_agent.processes import leavings
 from protos.skyrack.v1 import jobs_pb2, objects_pb2
 
-MAX_OUTPUTS = 4096
 MAX_NAMES_BYTES = 1024**2  # all of them together: the job has to fit a message
 
 

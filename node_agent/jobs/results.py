@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 
 from node_agent.blocking import uninterrupted
 from node_agent.delivery.courier import Courier
+from node_agent.delivery.peer import Resolver
 from node_agent.delivery.way_back import WayBack
 from node_agent.errors import FailedPrecondition, InvalidArgument
 from node_agent.jobs.ledger import Ledger, Record
-from node_agent.jobs.states import FINAL, check_same_order, check_spec, label, runs_here
+from node_agent.jobs.states import check_result, check_same_order, runs_here
 from node_agent.objects.store import ObjectStore
 from node_agent.sky.sky import Sky
 from node_agent.waiting import first_of
@@ -28,6 +29,7 @@ class Results:
         node: str,
         store: ObjectStore,
         ledger: Ledger,
+        resolver: Resolver,
         way_back: WayBack,
         courier: Courier,
         sky: Sky,
@@ -37,6 +39,7 @@ class Results:
         self._node = node
         self._store = store
         self._ledger = ledger
+        self._resolver = resolver
         self._way_back = way_back
         self._courier = courier
         self._sky = sky
@@ -55,9 +58,8 @@ class Results:
 
     async def take(self, job: jobs_pb2.Job) -> None:
         """Take charge of a result on its way back. After: it is on disk. Raises Refusal."""
-        check_spec(job.spec)
-        if job.state not in FINAL or job.let_go:
-            raise InvalidArgument(f"job {job.spec.id} is {label(job.state)}: only what has ended has a result")
+        check_result(job)
+        await self._resolver.check_known(f"job {job.spec.id}", {job.spec.return_to} - {self._node})
         self._check_outputs(job)
         await uninterrupted(self._take(job))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final
 
+from node_agent.errors import InvalidArgument
 from node_agent.jobs.engine import Engine
 from node_agent.jobs.logs import Stream
 from node_agent.security.access import EMULATOR, caller
@@ -45,7 +46,9 @@ class Jobs(jobs_pb2_grpc.JobsServicer):
         self, request: jobs_pb2.ReadLogRequest, context: Context
     ) -> AsyncIterator[jobs_pb2.LogChunk]:
         """What a job has written."""
-        stream = _STREAMS.get(request.stream, "stdout")
+        stream = _STREAMS.get(request.stream)
+        if stream is None:
+            raise InvalidArgument(f"stream {request.stream} is neither stdout (0) nor stderr (1)")
         pieces = self._engine.read_log(request.id, stream, request.offset_bytes, follow=request.follow)
         async for offset_bytes, data in answers(context, pieces):
             yield jobs_pb2.LogChunk(offset_bytes=offset_bytes, data=data)

@@ -7,7 +7,9 @@ import re
 from typing import Final, TypeAlias
 
 from node_agent.errors import AlreadyExists, InvalidArgument, PermissionDenied
+from node_agent.objects.catalog import JOB_ID
 from node_agent.objects.holdings import digest_of
+from node_agent.objects.terms import Terms
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_CANCELLED,
@@ -53,16 +55,19 @@ _STARTS_UNLESS_TOLD: Final = 10
 _FIRST_BACKOFF_S: Final = 0.5
 _MAX_BACKOFF_S: Final = 30.0
 
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _JURISDICTION = re.compile(r"[A-Z]{2}")
 _MAX_INPUTS = 256
+MAX_OUTPUTS: Final = 4096
 _MAX_SPEC_BYTES = 256 * 1024
+_MAX_RESULT_BYTES = 7 * 2**19
+"""Of a job that has ended, as another agent brings it: with what is added here, it still has to fit a message."""
 
 
 def label(state: State) -> str:
-    """The state's word, without the wire's prefix."""
-    return jobs_pb2.JobState.Name(state).removeprefix("JOB_STATE_")
+    """The state's word, without the wire's prefix; of one that this agent does not know, its number."""
+    known = jobs_pb2.JobState.DESCRIPTOR.values_by_number.get(state)
+    return known.name.removeprefix("JOB_STATE_") if known else f"in a state unknown here, {state}"
 
 
 def advanced(job: jobs_pb2.Job, state: State, reason: str, at_unix_ns: int) -> jobs_pb2.Job:
@@ -159,7 +164,7 @@ def program_objects(spec: jobs_pb2.JobSpec) -> list[str]:
 
 def check_spec(spec: jobs_pb2.JobSpec) -> None:
     """Whether an agent can take charge of it. Raises InvalidArgument."""
-    if not _ID.fullmatch(spec.id) or spec.id in (".", ".."):
+    if not JOB_ID.fullmatch(spec.id) or spec.id in (".", ".."):
         raise InvalidArgument(f"job id {spec.id[:100]!r} is malformed: 1 to 64 of A-Z a-z 0-9 . _ -")
     if spec.ByteSize() > _MAX_SPEC_BYTES:
         raise InvalidArgument(f"job {spec.id}: its spec has {spec.ByteSize()} bytes; at most {_MAX_SPEC_BYTES} may be")
@@ -187,6 +192,18 @@ def check_spec(spec: jobs_pb2.JobSpec) -> None:
             raise InvalidArgument(f"job {spec.id}: jurisdiction {code[:100]!r} is no code of two letters A-Z")
 
 
+def check_result(job: jobs_pb2.Job) -> None:
+    """Whether an agent can take charge of a job's result. Raises InvalidArgument."""
+    check_spec(job.spec)
+    if job.state not in FINAL or job.let_go:
+        raise InvalidArgument(f"job {job.spec.id} is {label(job.state)}: only what has ended has a result")
+    if job.ByteSize() > _MAX_RESULT_BYTES or len(job.outputs) > MAX_OUTPUTS:
+        raise InvalidArgument(
+            f"job {job.spec.id} has {job.ByteSize()} bytes and {len(job.outputs)} outputs; at most {_MAX_RESULT_BYTES} "
+            f"and {MAX_OUTPUTS} are taken back"
+        )
+
+
 def _check_program(spec: jobs_pb2.JobSpec) -> None:
     match spec.WhichOneof("program"):
         case "script_object":
@@ -199,6 +216,7 @@ def _check_program(spec: jobs_pb2.JobSpec) -> None:
         case "keep":
             if not spec.inputs:
                 raise InvalidArgument(f"job {spec.id} is to keep objects, and names none as its inputs")
+            Terms.of(spec.keep)
         case _:
             raise InvalidArgument(
                 f"job {spec.id} has no program: give it a script, a command, a module or terms to keep"

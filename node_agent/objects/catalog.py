@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Final
 
 from node_agent.blocking import uninterrupted
+from node_agent.errors import InvalidArgument
 from node_agent.journal import Journal, Statement
 from node_agent.objects.terms import Terms
 
@@ -16,6 +18,7 @@ PUT: Final = "put"
 
 NOBODYS: Final = ""
 JOB: Final = "job "
+JOB_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _SCHEMA_SQL: Final = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -35,7 +38,9 @@ _DROP_SQL: Final = "DELETE FROM objects WHERE name = ?"
 
 
 def for_job(job_id: str) -> str:
-    """Why an object is here: a job needs it, or made it."""
+    """Why an object is here: a job needs it, or made it. Raises InvalidArgument for what is no job's id."""
+    if not JOB_ID.fullmatch(job_id):
+        raise InvalidArgument(f"job id {job_id[:100]!r} is malformed: 1 to 64 of A-Z a-z 0-9 . _ -")
     return f"{JOB}{job_id}"
 
 

@@ -33,6 +33,10 @@ _log = logging.getLogger(__name__)
 STALE_S: Final = 3600.0
 """What nobody has sent more of for so long may go when its room is needed."""
 
+MAX_PARTS = 1_000
+"""Of objects that nobody sends to now. Each is a file and a row, however few bytes it takes of the quota: of more than
+so many, the one goes of which the least has come."""
+
 _NAME: Final = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -205,8 +209,23 @@ class Holdings:
         if part.committed_bytes:
             self._arrived_bytes[name] = part.committed_bytes
             self._room.hold(name, part.path.stat().st_size)
+            await self._drop_least_beyond_most(name)
         else:
             await self._remove_part(name)
+
+    async def _drop_least_beyond_most(self, but: str) -> None:
+        """Have so many parts and no more; of those, what open jobs speak of, and what is being taken up, stays."""
+        if len(self._arrived_bytes) <= MAX_PARTS:
+            return
+        for name, _ in sorted(self._arrived_bytes.items(), key=lambda part: part[1]):
+            turn = self._turns.get(name)
+            if name != but and not (turn is not None and turn.locked()) and not self.in_use(name):
+                _log.info(
+                    "%s: there are more than %d parts of objects, and of this one the least has come", name, MAX_PARTS
+                )
+                async with self._turn(name):
+                    await self._remove_part(name)
+                return
 
     async def _is_whole(self, name: str) -> None:
         """Its file is in its place."""

@@ -29,6 +29,9 @@ CHUNK_BYTES: Final = 256 * 1024
 MAX_CHUNK_BYTES: Final = 1024 * 1024
 """The largest that is taken from others."""
 
+# What gRPC raises for a call that has its answer: from `write`, and from `done_writing`, before it knows itself.
+_ANSWERED_EARLY: Final = (asyncio.InvalidStateError, grpc.aio.InternalError)
+
 OnReceived: TypeAlias = Callable[[int, int, int], None]
 
 
@@ -109,13 +112,13 @@ async def put(
         try:
             await call.write(objects_pb2.PutRequest(header=header))
             if wire.PUT_ACCEPTED in dict(await call.initial_metadata()):
-                with suppress(asyncio.InvalidStateError):  # it has answered early: the answer says why
+                with suppress(*_ANSWERED_EARLY):  # the answer says why
                     async with aclosing(chunks_of(file, offset_bytes, row.size_bytes)) as chunks:
                         async for chunk in chunks:
                             await call.write(objects_pb2.PutRequest(chunk=chunk.content, crc32c=chunk.crc32c))
                             offset_bytes += len(chunk.content)
                             on_sent(offset_bytes)
-                await call.done_writing()
+                    await call.done_writing()
             await call
         finally:
             call.cancel()

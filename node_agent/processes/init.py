@@ -32,6 +32,7 @@ from typing import Any, NoReturn
 
 from node_agent.processes import leavings, program, seclusion
 from node_agent.processes.proctree import Tree
+from node_agent.processes.request import Request, reply_of
 from node_agent.processes.users import Users
 from node_agent.security import identity
 
@@ -207,33 +208,34 @@ class _Init:
             message, fds, _, _ = socket.recv_fds(self._channel, MESSAGE_BYTES, 4)
         except OSError:
             message, fds = b"", []
-        if not message:
-            self._channel.close()  # the agent is about to end, or has
-            self._channel = None
-            return
-        reply, *others = fds
-        with socket.socket(fileno=reply) as answers:
-            try:
-                self._do(json.loads(message), answers, others)
-            except (OSError, ValueError, KeyError) as error:
-                _answer(answers, _error(error))
-            finally:
-                for fd in others:
-                    os.close(fd)
+        reply, others = reply_of(fds)
+        try:
+            if not message:
+                self._channel.close()  # the agent is about to end, or has
+                self._channel = None
+            elif reply is not None:
+                self._answered(message, reply, others)
+        finally:
+            for fd in others:
+                os.close(fd)
+            if reply is not None:
+                reply.close()
 
-    def _do(self, request: dict[str, Any], reply: socket.socket, fds: list[int]) -> None:
-        user = request["user"]
-        if user is not None and (self._users is None or user not in self._users.of_jobs):
-            raise ValueError(f"user {user} is none of jobs'")
-        tree = Tree(user, request["mark"])
-        match request["do"]:
+    def _answered(self, message: bytes, reply: socket.socket, fds: list[int]) -> None:
+        try:
+            self._do(Request.of(message, self._users), reply, fds)
+        except (OSError, ValueError) as error:
+            _answer(reply, _error(error))
+
+    def _do(self, request: Request, reply: socket.socket, fds: list[int]) -> None:
+        match request.do:
             case "start":
-                self._start_program(tree, reply, fds)
+                self._start_program(request.tree, reply, fds)
             case "signal":
-                self._signal(tree, request["number"])
+                self._signal(request.tree, request.number)
                 _answer(reply, {})
             case _:
-                self._help(request, tree, reply)
+                self._help(request, reply)
 
     def _signal(self, tree: Tree, number: int) -> None:
         """Signal a job's processes, its program by its id too: until that is executed, nobody sees whose it is."""
@@ -251,6 +253,8 @@ class _Init:
         return {}
 
     def _start_program(self, tree: Tree, reply: socket.socket, fds: list[int]) -> None:
+        if len(fds) != 3:
+            raise ValueError(f"a program is started with a task, stdout and stderr, not {len(fds)} descriptors")
         task, stdout, stderr = fds
         parent = os.getpid()
         pid = os.fork()
@@ -265,7 +269,7 @@ class _Init:
         self._running[pid] = _Running(tree, reply.dup())
         _answer(reply, {"pid": pid})
 
-    def _help(self, request: dict[str, Any], tree: Tree, reply: socket.socket) -> None:
+    def _help(self, request: Request, reply: socket.socket) -> None:
         if os.fork():
             return
         try:
@@ -274,8 +278,8 @@ class _Init:
                 self._channel.close()
             signal.alarm(HELPER_DEADLINE_S)  # nobody else waits for it
             if self._users is not None:
-                _become_helper(self._users, tree.user)
-            _answer_with_file(reply, *_helped(request, tree))
+                _become_helper(self._users, request.tree.user)
+            _answer_with_file(reply, *_helped(request))
         except (OSError, ValueError) as error:
             _answer(reply, _error(error))
         finally:
@@ -294,23 +298,24 @@ def _become_helper(users: Users, user: int | None) -> None:
     os.setresuid(users.agent, user, users.agent)
 
 
-def _helped(request: dict[str, Any], tree: Tree) -> tuple[dict[str, Any], int | None]:
+def _helped(request: Request) -> tuple[dict[str, Any], int | None]:
     """Do a helper's work. Its answer, and perhaps an open file. Raises OSError, ValueError."""
-    path = request["path"]
-    match request["do"]:
+    fields = request.fields
+    path = fields["path"]
+    match request.do:
         case "measure":
-            return {"disk_bytes": leavings.size_bytes(path), "memory_bytes": tree.proportional_bytes()}, None
+            return {"disk_bytes": leavings.size_bytes(path), "memory_bytes": request.tree.proportional_bytes()}, None
         case "open up":
             leavings.open_up(path)
         case "open":
             return {}, leavings.open_file(path)
         case "clear":
-            leavings.clear(path, tree.user)
+            leavings.clear(path, request.tree.user)
         case "make key":
-            identity.make_key(Path(path), request["name"])
+            identity.make_key(Path(path), fields["name"])
         case "take certificate":
-            pems = request["certificate_pem"].encode(), request["authority_pem"].encode()
-            identity.take_certificate(Path(path), request["name"], request["role"], *pems)
+            pems = fields["certificate_pem"].encode(), fields["authority_pem"].encode()
+            identity.take_certificate(Path(path), fields["name"], fields["role"], *pems)
     return {}, None
 
 
@@ -325,8 +330,10 @@ def _answer(reply: socket.socket, answer: dict[str, Any]) -> None:
 
 
 def _answer_with_file(reply: socket.socket, answer: dict[str, Any], fd: int | None) -> None:
-    with suppress(BrokenPipeError, ConnectionResetError):  # the agent has ended
-        socket.send_fds(reply, [json.dumps(answer).encode()], [] if fd is None else [fd])
+    """Tell the agent, unless it has ended, or does not listen: nobody else of the node waits for it."""
+    with suppress(OSError):
+        flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+        socket.send_fds(reply, [json.dumps(answer).encode()], [] if fd is None else [fd], flags)
 
 
 def _say(text: str) -> None:

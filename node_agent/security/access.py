@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
 from enum import Enum
@@ -18,9 +18,10 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
 
-from node_agent.errors import PermissionDenied, Refusal
+from node_agent.errors import InvalidArgument, PermissionDenied, Refusal
 from node_agent.security.audit import DENIED, Audit
 from node_agent.security.identity import ROLES, Subject
+from node_agent.security.requests import Requests, reading
 from protos.skyrack.v1 import jobs_pb2
 
 _log = logging.getLogger(__name__)
@@ -80,6 +81,10 @@ TABLE: Final[dict[str, dict[str, Right]]] = {
 }
 # fmt: on
 
+NO_METHOD: Final = "no method"
+"""What is written down of a call to a method that no service has."""
+
+_MAX_SHOWN: Final = 100
 _caller: ContextVar[Subject] = ContextVar("caller")
 
 
@@ -113,30 +118,32 @@ class Guard(grpc.aio.ServerInterceptor):
     def _guard_of(self, method: str, handler: Handler) -> Handler:
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
-        async def answer(request: Request, context: Context) -> object:
+        # Every request is read here, as of a stream: of a single one gRPC would not let what is wrong with it be told.
+        async def answer(_: AsyncIterator[Request], context: Context) -> object:
+            request = await _read(context, is_stream=handler.request_streaming)
             who = await self._admit(method, request, context)
             try:
                 return await behaviour(request, context)
             except PermissionDenied as denial:
                 await self._deny(context, who, method, request, str(denial))
+            except InvalidArgument as wrong:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(wrong))
 
-        async def answers(request: Request, context: Context) -> None:
+        async def answers(_: AsyncIterator[Request], context: Context) -> None:
+            request = await _read(context, is_stream=handler.request_streaming)
             who = await self._admit(method, request, context)
             try:
                 await _write_all(behaviour(request, context), context)
             except PermissionDenied as denial:
                 await self._deny(context, who, method, request, str(denial))
+            except InvalidArgument as wrong:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(wrong))
 
-        kinds: dict[tuple[bool, bool], Any] = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }
-        kind = kinds[handler.request_streaming, handler.response_streaming]
+        is_many = bool(handler.response_streaming)
+        kind: Any = grpc.stream_stream_rpc_method_handler if is_many else grpc.stream_unary_rpc_method_handler
         made: Handler = kind(
-            answers if handler.response_streaming else answer,
-            request_deserializer=handler.request_deserializer,
+            answers if is_many else answer,
+            request_deserializer=reading(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
         return made
@@ -147,7 +154,7 @@ class Guard(grpc.aio.ServerInterceptor):
         _caller.set(who)
         right = TABLE.get(method, {}).get(who.role, NO)
         if right is NO:
-            await self._deny(context, who, method, None, f"no {who.role} may call {method}")
+            await self._deny(context, who, method, None, f"no {who.role} may call {_shown(method)}")
         if right is OWN:
             job_id = _about(request)
             job = await self._find_job(job_id)
@@ -156,16 +163,32 @@ class Guard(grpc.aio.ServerInterceptor):
         return who
 
     async def _deny(self, context: Context, who: Subject, method: str, request: Request, reason: str) -> NoReturn:
+        # All methods that there are not are one: who makes up names cannot push older events out.
+        what, of = (method, _about(request)) if method in TABLE else (NO_METHOD, _shown(method))
         try:
-            await self._audit.record(DENIED, who.name, method, _about(request), reason)
+            await self._audit.record(DENIED, who.name, what, of, reason)
         except Refusal as error:
-            _log.error("%s was denied %s (%s), which could not be written down: %s", who.name, method, reason, error)
+            _log.error("%s was denied %s (%s), which could not be written down: %s", who.name, what, reason, error)
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
+
+
+def _shown(method: str) -> str:
+    """A method's name for people, of which one that nobody knows may be as long as it likes."""
+    return method if method in TABLE else repr(method[:_MAX_SHOWN])
 
 
 def _named_by_certificate(context: Context) -> Subject:
     uris = [uri.decode(errors="replace") for uri in context.auth_context().get("peer_uri", ())]
     return (Subject.of(uris[0]) if len(uris) == 1 else None) or UNKNOWN
+
+
+async def _read(context: Context, *, is_stream: bool) -> Request:
+    """What a service is called with: all requests of a stream as they come, or the only one."""
+    requests = Requests(context)
+    try:
+        return requests if is_stream else await requests.first()
+    except InvalidArgument as wrong:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(wrong))
 
 
 async def _write_all(responses: Any, context: Context) -> None:  # noqa: ANN401 — an iterator, or a call that writes
@@ -185,7 +208,7 @@ def _about(request: Request) -> str:
         case jobs_pb2.ReturnJobRequest():
             return request.job.spec.id
         case _:
-            return str(getattr(request, "id", "") or getattr(request, "object", ""))
+            return str(getattr(request, "id", "") or getattr(request, "object", ""))[:_MAX_SHOWN]
 
 
 async def _unserved(_: Request, context: Context) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -60,6 +62,27 @@ SERVER_OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
 )
+
+
+def look_after_grpc(on_lost_server: Callable[[BaseException], None]) -> None:
+    """Hear what gRPC says to nobody but its log. For the start of a process.
+
+    What it finds when callers have gone before the answer, or have headers that are no text, is logged in one line
+    each: none of it is a defect, and a traceback for each would fill the log at the callers' pleasure. A server whose
+    loop has ended by an error (gRPC 1.85: of one call whose path is no UTF-8) serves nobody any more, and is told of.
+    """
+
+    def heard(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, grpc.aio.InternalError | UnicodeDecodeError):
+            record.msg, record.args = "gRPC, of a caller: %.200s", (str(error),)
+            record.exc_info = record.exc_text = None
+        elif isinstance(record.msg, BaseException):
+            on_lost_server(record.msg)
+        return True
+
+    for name in ("grpc._cython.cygrpc", "asyncio"):
+        logging.getLogger(name).addFilter(heard)
 
 
 def server_credentials(credentials: Credentials) -> grpc.ServerCredentials:

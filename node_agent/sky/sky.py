@@ -16,9 +16,12 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
+from node_agent.errors import InvalidArgument
+from node_agent.sky.checks import check_sky
 from protos.skyrack.v1 import node_pb2
 
 _S = 1_000_000_000
+_MOST_NS = 2**63 - 1  # of the wire and the journal
 
 
 class Sky:
@@ -31,11 +34,13 @@ class Sky:
         self._sought: Counter[str] = Counter()
         try:
             self.told.ParseFromString(file.read_bytes())
-        except (FileNotFoundError, DecodeError):
+            check_sky(self.told)
+        except (FileNotFoundError, DecodeError, InvalidArgument):
             self.told.Clear()
 
     def tell(self, told: node_pb2.Sky) -> None:
-        """Know this from now on, and nothing older."""
+        """Know this from now on, and nothing older. Raises InvalidArgument, and knows what it knew."""
+        check_sky(told)
         aside = self._file.with_suffix(".new")
         aside.write_bytes(told.SerializeToString())  # small, and not synced: after a crash of the machine no run lives
         os.replace(aside, self._file)
@@ -49,7 +54,8 @@ class Sky:
         if not self.told.HasField("clock"):
             return None
         clock = self.told.clock
-        return clock.emu_ns + round((time.monotonic_ns() - clock.at_mono_ns) * clock.scale)
+        now_emu_ns = clock.emu_ns + round((time.monotonic_ns() - clock.at_mono_ns) * clock.scale)
+        return min(max(now_emu_ns, -_MOST_NS), _MOST_NS)
 
     def forward_to(self, node: str) -> node_pb2.Forward | None:
         """Whom to hand what is bound for a node, and when; None where nobody has said so for now or later."""

@@ -238,7 +238,7 @@ class DataPlane:
         requests = put_requests(name, content, offset_bytes, size_bytes, chunk_bytes, terms, for_job)
         await call.write(await anext(requests))
         if PUT_ACCEPTED in dict(await call.initial_metadata()):
-            with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # it has answered early
+            with suppress(asyncio.InvalidStateError, grpc.aio.InternalError, grpc.aio.AioRpcError):  # it answered early
                 async for request in requests:
                     await call.write(request)
                 await call.done_writing()

@@ -161,7 +161,7 @@ async def test_what_no_contact_can_mend_fails_with_its_reason(fleet: Fleet) -> N
     """An unknown node is refused at once; an input that is not where it should be fails the job."""
     await fleet.launch("gw", "sat")
     gw = await fleet.client("gw")
-    with pytest.raises(InputError, match="no node is called atlantis"):
+    with pytest.raises(InputError, match="no node is called 'atlantis'"):
         await gw.submit(shell("u", "true", "atlantis"))
     absent = object_name(b"absent")
     for job_id, on_node in (("here", "gw"), ("there", "sat")):

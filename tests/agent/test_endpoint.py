@@ -180,3 +180,15 @@ async def test_slow_and_many_clients_are_bounded(fleet: Fleet) -> None:
     finally:
         for each in silent:
             each.close()
+
+
+async def test_a_client_that_leaves_while_it_is_answered_takes_nobody_along(fleet: Fleet) -> None:
+    """To write to who has gone is an error of that one write: the agent lives, and answers the next."""
+    address = await node(fleet)
+    await tell(fleet, some_sky(), 20.0)
+    pid = fleet["sat"].pid()
+    for _ in range(MAX_CLIENTS // 2):
+        with socket.create_connection((address, PORT)) as client:
+            client.sendall(b"GET /events HTTP/1.1\r\n\r\n")
+    assert (await ask(address, b"GET /peers HTTP/1.1\r\n\r\n"))[0] == 200
+    assert fleet["sat"].pid() == pid

@@ -233,7 +233,7 @@ INVALID, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED
             "SKYRACK_",
         ),
         (JobSpec(id="x", command=JobSpec.Command(argv=["true"]), environment={"A=B": ""}), INVALID, "A=B"),
-        (command("x", "true", on_node="other"), INVALID, "no node is called other"),
+        (command("x", "true", on_node="other"), INVALID, "no node is called 'other'"),
         (
             JobSpec(id="x", command=JobSpec.Command(argv=["true"]), inputs=[JobInput(object=ABSENT)]),
             PRECONDITION,

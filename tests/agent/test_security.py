@@ -5,39 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import descriptor, message_factory
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
+from google.protobuf import message_factory
 
 from node_agent.security.access import EMULATOR, TABLE, Right
 from node_agent.security.identity import ROLES
 from protos.skyrack.v1 import jobs_pb2, node_pb2, node_pb2_grpc, objects_pb2
 from protos.skyrack.v1.jobs_pb2 import JobSpec
 from tests.agent.fleet import DataPlane, Fleet, object_name
+from tests.agent.methods import METHODS, NOBODYS_METHOD, Method
 from tests.agent.test_courier import shell
 
-FILES = (jobs_pb2, objects_pb2, node_pb2, health_pb2, reflection_pb2)
 CALL_S = 10.0
-NOBODYS_METHOD = "grpc.health.v1.Health/List"
-
-
-class Method(NamedTuple):
-    """A method of a service that some agent serves."""
-
-    name: str  # skyrack.v1.Jobs/Get
-    of: descriptor.MethodDescriptor
-
-
-METHODS = [
-    Method(f"{service.full_name}/{method.name}", method)
-    for file in FILES
-    for service in file.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-]
 
 
 def about(method: Method, job_id: str) -> Any:

@@ -73,3 +73,14 @@ def test_a_job_spoils_the_node_for_no_other(folder: Path) -> None:
     assert why == "Resource temporarily unavailable\n"
     assert PROCESSES - 4 < int(count) < PROCESSES, "one that has just ended may count for a moment longer"
     assert answer["processes"] == 2, "the first process and the agent"
+
+
+def test_an_agent_that_was_taken_over_gets_no_further(folder: Path) -> None:
+    """Whatever it says to the first process, and with whatever descriptors, that lives and answers; and it starts no
+    program as root."""
+    answer = executed("compromised", folder, apart=True, module="tests.fuzz.compromised")
+    assert answer["restarts"] == 0
+    assert answer["asked"] == 30
+    assert "for one of them" in answer["refused"]
+    assert answer["ended"]["stdout"] == "well\n"
+    assert "Traceback" not in answer["said"]

@@ -124,7 +124,7 @@ class JobsServicer:
 
     def ReadLog(self, request, context):
         """What a job has written, from an offset. Of what is longer than 16 MiB the rest is dropped. Errors: NOT_FOUND,
-        OUT_OF_RANGE (an offset past what is written).
+        OUT_OF_RANGE (an offset past what is written), INVALID_ARGUMENT (a stream that there is not).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,7 +157,8 @@ class JobsServicer:
     def Return(self, request, context):
         """Take charge of a result on its way to the job's return_to. Before: its outputs are in this node's store. After OK:
         it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
-        is not here), INVALID_ARGUMENT (not final; or this is its return_to, and nobody has handed it in here),
+        is not here), INVALID_ARGUMENT (not final, or larger than fits a message with what is added here; no node is called
+        as its return_to, or this one is, and nobody has handed it in here),
         ALREADY_EXISTS (known here with another spec), RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

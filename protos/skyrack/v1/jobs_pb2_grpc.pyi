@@ -50,7 +50,7 @@ class JobsStub:
     """The job now, then again at every change, until it is final. Errors: NOT_FOUND."""
     ReadLog: _grpc.UnaryStreamMultiCallable[_jobs_pb2.ReadLogRequest, _jobs_pb2.LogChunk]
     """What a job has written, from an offset. Of what is longer than 16 MiB the rest is dropped. Errors: NOT_FOUND,
-    OUT_OF_RANGE (an offset past what is written).
+    OUT_OF_RANGE (an offset past what is written), INVALID_ARGUMENT (a stream that there is not).
     """
     Cancel: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.Job]
     """Ask for its end. After OK: no new process of it starts, and one that runs is killed with its whole tree.
@@ -66,7 +66,8 @@ class JobsStub:
     Return: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ReturnJobRequest, _jobs_pb2.ReturnJobResponse]
     """Take charge of a result on its way to the job's return_to. Before: its outputs are in this node's store. After OK:
     it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
-    is not here), INVALID_ARGUMENT (not final; or this is its return_to, and nobody has handed it in here),
+    is not here), INVALID_ARGUMENT (not final, or larger than fits a message with what is added here; no node is called
+    as its return_to, or this one is, and nobody has handed it in here),
     ALREADY_EXISTS (known here with another spec), RESOURCE_EXHAUSTED.
     """
     Release: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ReleaseJobRequest, _jobs_pb2.ReleaseJobResponse]
@@ -95,7 +96,7 @@ class JobsAsyncStub(JobsStub):
     """The job now, then again at every change, until it is final. Errors: NOT_FOUND."""
     ReadLog: _aio.UnaryStreamMultiCallable[_jobs_pb2.ReadLogRequest, _jobs_pb2.LogChunk]  # type: ignore[assignment]
     """What a job has written, from an offset. Of what is longer than 16 MiB the rest is dropped. Errors: NOT_FOUND,
-    OUT_OF_RANGE (an offset past what is written).
+    OUT_OF_RANGE (an offset past what is written), INVALID_ARGUMENT (a stream that there is not).
     """
     Cancel: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Ask for its end. After OK: no new process of it starts, and one that runs is killed with its whole tree.
@@ -111,7 +112,8 @@ class JobsAsyncStub(JobsStub):
     Return: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ReturnJobRequest, _jobs_pb2.ReturnJobResponse]  # type: ignore[assignment]
     """Take charge of a result on its way to the job's return_to. Before: its outputs are in this node's store. After OK:
     it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
-    is not here), INVALID_ARGUMENT (not final; or this is its return_to, and nobody has handed it in here),
+    is not here), INVALID_ARGUMENT (not final, or larger than fits a message with what is added here; no node is called
+    as its return_to, or this one is, and nobody has handed it in here),
     ALREADY_EXISTS (known here with another spec), RESOURCE_EXHAUSTED.
     """
     Release: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ReleaseJobRequest, _jobs_pb2.ReleaseJobResponse]  # type: ignore[assignment]
@@ -167,7 +169,7 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.LogChunk], _abc.AsyncIterator[_jobs_pb2.LogChunk]]:
         """What a job has written, from an offset. Of what is longer than 16 MiB the rest is dropped. Errors: NOT_FOUND,
-        OUT_OF_RANGE (an offset past what is written).
+        OUT_OF_RANGE (an offset past what is written), INVALID_ARGUMENT (a stream that there is not).
         """
 
     @_abc_1.abstractmethod
@@ -207,7 +209,8 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_jobs_pb2.ReturnJobResponse, _abc.Awaitable[_jobs_pb2.ReturnJobResponse]]:
         """Take charge of a result on its way to the job's return_to. Before: its outputs are in this node's store. After OK:
         it is journalled here, and the caller may forget it. Idempotent by id. Errors: FAILED_PRECONDITION (an output that
-        is not here), INVALID_ARGUMENT (not final; or this is its return_to, and nobody has handed it in here),
+        is not here), INVALID_ARGUMENT (not final, or larger than fits a message with what is added here; no node is called
+        as its return_to, or this one is, and nobody has handed it in here),
         ALREADY_EXISTS (known here with another spec), RESOURCE_EXHAUSTED.
         """
 

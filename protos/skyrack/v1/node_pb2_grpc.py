@@ -88,7 +88,8 @@ class NodeServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetSky(self, request, context):
-        """Take over what the emulator says of the sky. Idempotent.
+        """Take over what the emulator says of the sky. Idempotent. Errors: INVALID_ARGUMENT (a clock that goes like none, a
+        contact that ends before it starts, places out of order or no numbers), and then what was told before holds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,9 @@ class NodeStub:
     Errors: INVALID_ARGUMENT (it is not of the node's key, or of another node, or not of that authority).
     """
     SetSky: _grpc.UnaryUnaryMultiCallable[_node_pb2.Sky, _node_pb2.SetSkyResponse]
-    """Take over what the emulator says of the sky. Idempotent."""
+    """Take over what the emulator says of the sky. Idempotent. Errors: INVALID_ARGUMENT (a clock that goes like none, a
+    contact that ends before it starts, places out of order or no numbers), and then what was told before holds.
+    """
     Audit: _grpc.UnaryStreamMultiCallable[_node_pb2.AuditRequest, _node_pb2.AuditEvent]
     """What was denied, damaged or repaired here, oldest first; it is on disk."""
 
@@ -60,7 +62,9 @@ class NodeAsyncStub(NodeStub):
     Errors: INVALID_ARGUMENT (it is not of the node's key, or of another node, or not of that authority).
     """
     SetSky: _aio.UnaryUnaryMultiCallable[_node_pb2.Sky, _node_pb2.SetSkyResponse]  # type: ignore[assignment]
-    """Take over what the emulator says of the sky. Idempotent."""
+    """Take over what the emulator says of the sky. Idempotent. Errors: INVALID_ARGUMENT (a clock that goes like none, a
+    contact that ends before it starts, places out of order or no numbers), and then what was told before holds.
+    """
     Audit: _aio.UnaryStreamMultiCallable[_node_pb2.AuditRequest, _node_pb2.AuditEvent]  # type: ignore[assignment]
     """What was denied, damaged or repaired here, oldest first; it is on disk."""
 
@@ -99,7 +103,9 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.Sky,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.SetSkyResponse, _abc.Awaitable[_node_pb2.SetSkyResponse]]:
-        """Take over what the emulator says of the sky. Idempotent."""
+        """Take over what the emulator says of the sky. Idempotent. Errors: INVALID_ARGUMENT (a clock that goes like none, a
+        contact that ends before it starts, places out of order or no numbers), and then what was told before holds.
+        """
 
     @_abc_1.abstractmethod
     def Audit(

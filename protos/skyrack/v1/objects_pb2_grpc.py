@@ -86,7 +86,7 @@ class ObjectsServicer:
         """Store an object. Before: the caller knows its hash and size. After OK: the object is whole, checked against its
         hash, and on disk, with its terms. After a break: what arrived stays, and Stat tells how far; a later put continues
         there. Idempotent: putting what is here already answers OK at once. Errors: INVALID_ARGUMENT (malformed name, chunk
-        past the size, an empty chunk, one of more than 1 MiB, a jurisdiction that is no code), OUT_OF_RANGE (offset past
+        past the size, an empty chunk, one of more than 1 MiB, a jurisdiction that is no code, a for_job that is no id), OUT_OF_RANGE (offset past
         what is committed), DATA_LOSS (a chunk that does not match its checksum, which is not kept; or all the bytes do not
         hash to the name, and are dropped), PERMISSION_DENIED (this node lies outside the terms' jurisdictions),
         ALREADY_EXISTS (it is here under terms of other jurisdictions), RESOURCE_EXHAUSTED (the store is full; told before
