@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from node_agent.delivery.cargo import Cargo
 from node_agent.delivery.contact import Contacts
@@ -247,13 +247,16 @@ class Courier:
     async def _first_to_tell(self, job_id: str) -> jobs_pb2.Job:
         """How the job ended, from whoever tells first: the one it was given to, or the one that runs it.
 
-        Its outputs are here then. Raises _LostThereError, Refusal.
+        Its outputs are here then. Raises _LostThereError, Refusal; _GoneOnError also when who is to have the result has
+        it: that one is met more often than the others.
         """
         job = self._job(job_id)
         asked = [
             asyncio.create_task(self._hear_from(job_id, node))
             for node in dict.fromkeys((job.custodian, job.spec.on_node))
         ]
+        if job.spec.return_to not in ("", self._node):
+            asked.append(asyncio.create_task(self._gone_home(job)))
         try:
             done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
             return next(iter(done)).result()
@@ -261,6 +264,10 @@ class Courier:
             for task in asked:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _gone_home(self, job: jobs_pb2.Job) -> NoReturn:
+        await self._way_back.until_home(job)
+        raise _GoneOnError
 
     async def _hear_from(self, job_id: str, node: str) -> jobs_pb2.Job:
         """Ask a node until it tells: the one that has custody, and the one that runs it, which may be met sooner."""

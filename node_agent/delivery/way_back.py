@@ -53,6 +53,19 @@ class WayBack:
                     continue
                 await first_of(self._sky.changed(), asyncio.sleep(ASK_AGAIN_S))
 
+    async def until_home(self, job: jobs_pb2.Job) -> None:
+        """Return when the node that a result shall go to has it, or does not know the job: as that one says itself."""
+        patience = Patience(self._sky)
+        while True:
+            home = await patience.until_contact(job.spec.return_to, lambda _: None, between=False)
+            try:
+                known = await self._contacts.do(home, lambda peer: peer.job(job.spec.id))
+                if known is None or known.state in FINAL:
+                    return
+                await asyncio.sleep(ASK_AGAIN_S)
+            except (Break, Refusal):
+                await patience.after_break()
+
     async def release(self, job: jobs_pb2.Job) -> None:
         """Let who had the job forget what it kept for the way back. Best done at once; no harm where that fails."""
         for node in dict.fromkeys((job.custodian, job.spec.on_node)):
