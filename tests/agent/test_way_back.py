@@ -145,7 +145,7 @@ async def test_what_a_job_needed_and_made_goes_with_it_where_it_has_been(fleet: 
 
 async def test_what_was_sent_ahead_for_a_job_that_comes_too_late_goes(fleet: Fleet) -> None:
     """Its deadline has passed when it is handed in: it ends there and then, and nothing of it stays."""
-    await fleet.launch("sat")
+    await fleet.launch("gw", "sat")
     await fleet.tell_time("sat", 10_000_000_000)
     peer, content = await fleet.data_plane("sat"), os.urandom(100_000)
     await peer.put(object_name(content), content, for_job="late")
