@@ -25,6 +25,7 @@ test: check setup test-machine ## everything: check, long tests of the sky, agen
 	@SKYRACK_SEARCHES=full .venv/bin/python -m pytest --numprocesses=auto -m hypothesis tests/unit
 	@.venv/bin/python -m pytest --numprocesses=auto tests/sky
 	@.venv/bin/python -m pytest --numprocesses=auto tests/agent
+	@$(ROOT_PYTEST) --numprocesses=2 tests/chaos
 	@$(ROOT_PYTEST) tests/kernel tests/runtimes tests/docker tests/survival
 
 check: venv ## lint, types and unit tests: no root, under a minute

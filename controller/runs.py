@@ -97,8 +97,9 @@ class RunPlace:
     def taken_over(self, out_dir: Path, n_node: int, remove_rest: Callable[[str], None]) -> Iterator[RunPlace]:
         """The place of a run whose controller was killed, as this process's own: its stores stay as they are.
 
-        `remove_rest` removes what else is left of it. Removed at the end, as that of any run. Raises InputError when it
-        lives, or another process is at it.
+        `remove_rest` removes what else is left of it. Removed at the end, as that of any run; but as it was where the
+        run could not go on (SkyrackError), for another try. Raises InputError when it lives, or another process is at
+        it.
         """
         place = replace(
             self, out_dir=out_dir, pid=os.getpid(), pid_start_ticks=start_ticks(os.getpid()) or 0,
@@ -109,7 +110,8 @@ class RunPlace:
             if not _try_lock(lock, fcntl.LOCK_EX):
                 os.close(lock)
                 raise InputError(f"run {self.run_id} lives: it needs nobody to resume it")
-            self._record_file.write_text(place._record())
+            place._write_record()
+        is_kept = False
         try:
             remove_rest(self.run_id)
             for path in self.run_dir.iterdir():
@@ -119,11 +121,23 @@ class RunPlace:
                     path.unlink()
             place._make_folders(n_node)
             yield place
+        except SkyrackError as error:
+            self._write_record()
+            is_kept = True
+            told = SkyrackError(f"{error}; nothing of it is lost: `skyrack up --resume {self.run_id}` tries again")
+            told.exit_status = error.exit_status
+            raise told from error
         finally:
             try:
-                remove_folders(self.run_id, self.roots)
+                if not is_kept:
+                    remove_folders(self.run_id, self.roots)
             finally:
                 os.close(lock)
+
+    def _write_record(self) -> None:
+        aside = self._record_file.with_suffix(".new")  # on a full disk the one that is there stays whole
+        aside.write_text(self._record())
+        aside.replace(self._record_file)
 
     @property
     def run_dir(self) -> Path:

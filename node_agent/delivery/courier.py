@@ -237,7 +237,10 @@ class Courier:
         attempt = jobs_pb2.Job(attempt=job.attempt + (job.state in AT_NODE))
         reason = f"{job.custodian} has lost the job; sending it again"
         await self._ledger.take_back(job_id)
-        await self._ledger.advance(job_id, JOB_STATE_IN_TRANSIT, reason, result=attempt)
+        if job.state == JOB_STATE_IN_TRANSIT:
+            self._ledger.note(job_id, reason)
+        else:
+            await self._ledger.advance(job_id, JOB_STATE_IN_TRANSIT, reason, result=attempt)
 
     # --- following ---
 

@@ -89,6 +89,24 @@ async def test_custody_is_kept_over_a_restart_of_who_has_it(fleet: Fleet) -> Non
     assert (job.stdout, job.attempt) == (b"done\n", 1)
 
 
+async def test_a_job_that_was_lost_in_custody_is_sent_again(fleet: Fleet) -> None:
+    """Who had custody has lost its journal: the gateway hears so, has charge of the job again, and hands it on."""
+    gw = await split_fleet(fleet)
+    near, far = fleet["near"], fleet["far"]
+    far.kill()
+    await tell(gw, far=("near", 0.0))
+    await gw.submit(shell("lost", "echo done", "far"))
+    await seen(gw, "lost", lambda job: "in custody of near: nothing listens at far" in job.reason)
+    near.kill()
+    for path in near.store.glob("journal.db*"):
+        path.unlink()
+    near.start()
+    await near.ready()
+    far.start()
+    job = await gw.wait_final("lost", 60)
+    assert (job.state, job.stdout) == (JOB_STATE_SUCCEEDED, b"done\n")
+
+
 async def test_what_is_damaged_at_who_has_custody_comes_again_from_who_sent_it(fleet: Fleet) -> None:
     """The node beyond refuses what does not hash to its name; the one between finds its own copy damaged, has it
     repaired by the gateway, which keeps the job's input until the job has ended, and goes on."""

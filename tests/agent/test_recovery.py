@@ -160,6 +160,24 @@ async def test_forwarded_job_survives_kill_9(fleet: Fleet, moment: jobs_pb2.JobS
     assert [output.size_bytes for output in job.outputs] == [size_bytes]
 
 
+async def test_a_job_that_waits_for_its_turn_elsewhere_is_not_run_here_after_kill_9(fleet: Fleet) -> None:
+    """The gateway that is started again goes on following it, and does not take it for one of its own."""
+    await fleet.launch("gw", "sat")
+    gw = await fleet.client("gw")
+    mark = f"sleep\0003{os.getpid()}".encode()
+    await gw.submit(JobSpec(id="long", on_node="sat", command=JobSpec.Command(argv=["sleep", f"3{os.getpid()}"])))
+    await until(lambda: bool(processes_with(mark)), "it sleeps")
+    where = JobSpec.Command(argv=["sh", "-c", "echo $SKYRACK_NODE"])
+    await gw.submit(JobSpec(id="next", on_node="sat", command=where))
+    async for job in gw.watch("next"):
+        if job.state == JOB_STATE_QUEUED:
+            break
+    await fleet["gw"].restart()
+    await gw.cancel("long")
+    job = await gw.wait_final("next", 30)
+    assert (job.state, job.stdout, job.attempt) == (JOB_STATE_SUCCEEDED, b"sat\n", 1)
+
+
 async def test_node_that_lost_everything_is_sent_the_job_again(fleet: Fleet) -> None:
     """A satellite that comes back with an empty store gets its job once more, as another attempt."""
     await fleet.launch("gw", "sat")

@@ -130,18 +130,24 @@ class Harm:
             os.kill(pid, signal.SIGKILL if deed.signal == "KILL" else signal.SIGTERM)
 
     def resume(self, deed: Resume) -> None:
-        """Kill the controller, and all nodes with it; have the run go on later."""
+        """Kill the controller, and all nodes with it; have the run go on later. Where that is refused (the disk may be
+        full), it is tried again."""
         self.kills.append((time.monotonic(), ""))
         os.kill(self._place.controller, signal.SIGKILL)
         time.sleep(deed.pause_s)  # how long nobody does anything about it: part of the plan
         began_mono_s = time.monotonic()
-        done = subprocess.run(
-            HERE.argv("up", "--resume", self._place.run_id, "--runtime", "namespace"),
-            capture_output=True, text=True, timeout=RESUME_S, check=False, cwd=self._folder,
-        )  # fmt: skip
-        if done.returncode:
-            self.failed.append(f"resume: {done.returncode}: {done.stderr}")
-        self._say(f"resumed within {time.monotonic() - began_mono_s:.1f} s: {done.stdout.strip()}")
+        argv = HERE.argv("up", "--resume", self._place.run_id, "--runtime", "namespace")
+        while True:
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=RESUME_S, check=False, cwd=self._folder)
+            took_s = time.monotonic() - began_mono_s
+            if done.returncode == 0:
+                self._say(f"resumed within {took_s:.1f} s: {done.stdout.strip()}")
+                return
+            self._say(f"not resumed after {took_s:.1f} s: {done.stderr.strip()}")
+            if took_s > RESUME_S:
+                self.failed.append(f"resume: {done.returncode}: {done.stderr}")
+                return
+            time.sleep(1.0)
 
     def fill(self, deed: Fill) -> None:
         """Have the disk of all stores as small as what is on it, until it is over."""

@@ -123,6 +123,8 @@ class Liar:
         for number in range(0, 200, 7):
             job = _ended(f"j{number:03d}", self._node)
             told.append(self._return(job))
+            if told[-1] == "not reached":
+                break
         return ", ".join(sorted(set(told)))
 
     def unknown_result(self) -> str:
@@ -151,7 +153,8 @@ class Liar:
     def scrub(self) -> str:
         """Have all objects there looked at."""
         report = self._objects.Scrub(objects_pb2.ScrubRequest(), timeout=SCRUB_S)
-        assert set(report.damaged) == set(report.repaired), f"damaged {report.damaged}, repaired {report.repaired}"
+        if {*report.damaged} - {*report.repaired}:
+            return f"{report.objects} objects, not repaired yet: {list(report.damaged)}"
         return f"{report.objects} objects, damaged and repaired {list(report.repaired)}"
 
     # --- how ---

@@ -188,6 +188,30 @@ def test_a_child_that_outlives_its_controller_does_not_make_it_live(
     assert clear(False, roots) == [place.run_id]
 
 
+def test_a_run_that_cannot_go_on_can_be_resumed_again(
+    controllers: Callable[..., tuple[subprocess.Popen[str], RunPlace]], roots: Roots
+) -> None:
+    """What its nodes keep, and where its record is, stay as they were; when it has gone on, nothing of it is left."""
+    process, _ = controllers()
+    process.kill()
+    process.wait(DEADLINE_S)
+    (killed,) = list_runs(roots)
+    kept = killed.store_dir(0) / "kept"
+    kept.write_text("what was acknowledged")
+    with (
+        pytest.raises(SkyrackError, match=f"no space.*`skyrack up --resume {killed.run_id}` tries again"),
+        runs.killed_run(killed.run_id, roots).taken_over(Path("/other"), 3, lambda _: None),
+    ):
+        raise SkyrackError("no space left")
+    again = runs.killed_run(killed.run_id, roots)
+    assert (kept.read_text(), again.out_dir) == ("what was acknowledged", Path("/out"))
+    with again.taken_over(Path("/other"), 3, lambda _: None) as place:
+        assert list_runs(roots) == [place]
+        assert place.out_dir == Path("/other")
+    assert list_runs(roots) == []
+    assert not kept.exists()
+
+
 @pytest.mark.parametrize("manner", ["gentle", "stubborn"])
 def test_everything_ends_living_runs_too(
     roots: Roots,
