@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from controller import owner, runs
+from controller import owner, removal, runs
 from controller.errors import MachineError
 from controller.fabric.panel import panel_run_ids, remove_panel
 from controller.runs import RunPlace, list_runs
@@ -29,14 +29,14 @@ def sweep(everything: bool, only: str | None = None, spare: str | None = None) -
     """
     places = [] if only is None else [place for place in list_runs() if place.run_id == only]
     runtimes, refusal = _runtimes_that_answer(places[0].runtime if places else None)
-    return Removed(runs.sweep(everything, runtimes, panel_run_ids, remove_panel, only=only, spare=spare), refusal)
+    return Removed(removal.sweep(everything, runtimes, panel_run_ids, remove_panel, only=only, spare=spare), refusal)
 
 
 def end_run(place: RunPlace) -> Removed:
     """End a run that lives, and remove what it leaves. Idempotent."""
     place.end_controller()
     runtimes, refusal = _runtimes_that_answer(place.runtime)
-    runs.remove_run(place.run_id, runtimes, remove_panel)
+    removal.remove_run(place.run_id, runtimes, remove_panel)
     return Removed([place.run_id], refusal)
 
 

@@ -22,7 +22,7 @@ from controller.certificates import Certificates
 from controller.errors import InputError, SkyrackError
 from controller.fabric.choose import ShaperChoice, open_shaper
 from controller.fabric.panel import NodePorts, Panel
-from controller.fabric.plan import Shaper, ShapingPlan
+from controller.fabric.plan import ShapingPlan
 from controller.fabric.routes import HostRoutes
 from controller.jobs.desk import GatewayJob, JobDesk
 from controller.jobs.forecast import Forecast
@@ -34,6 +34,7 @@ from controller.outlook import Outlook
 from controller.probing import Probing
 from controller.record.model import EventKind, StepRecord
 from controller.record.recorder import Recorder
+from controller.run_fabric import RunFabric
 from controller.runs import RunPlace
 from controller.runtime.contract import NodeHandle, NodeSpec, ProgramState, Runtime
 from controller.scenario import Scenario
@@ -81,9 +82,7 @@ class Emulation:
         self.certificates = Certificates(place)
         self.probing: Probing | None = None
         self.index_of = schedule.index_of
-        self._panel: Panel | None = None
-        self._shaper: Shaper | None = None
-        self._routes: HostRoutes | None = None
+        self._fabric: RunFabric | None = None
         self._office: Office | None = None
         self._feed: SkyFeed | None = None
         self._clean_up = AsyncExitStack()  # what `start` started, ended in reverse by `close`
@@ -162,12 +161,11 @@ class Emulation:
 
     def ground_bytes(self, node: str) -> int:
         """Bytes that have crossed a ground node's links so far, both ways, headers included."""
-        if self._panel is None:
+        if self._fabric is None:
             return 0
         index = self.index_of[node]
         ports = slice(int(self.schedule.port_start[index]), int(self.schedule.port_start[index + 1]))
-        from_node_bytes, to_node_bytes = self._panel.counters()
-        return int(from_node_bytes[ports].sum() + to_node_bytes[ports].sum())
+        return self._fabric.crossed_bytes(ports)
 
     # --- life ---
 
@@ -180,7 +178,7 @@ class Emulation:
         self.handles = await asyncio.to_thread(
             self.runtime.start, specs, lambda done: self._narrator.progress("Starting nodes", done, len(specs))
         )
-        panel = self._panel = Panel.create(run_id)
+        panel = Panel.create(run_id)
         self._clean_up.callback(panel.close)
         ports = [
             NodePorts(handle.network_namespace, handle.spec.address, node.ports, node.name)
@@ -188,10 +186,10 @@ class Emulation:
         ]
         await asyncio.to_thread(panel.connect, ports)
         self._narrator.progress("Joining ports", panel.n_port, panel.n_port)
-        self._shaper = open_shaper(self.shaper_choice, panel, self.scenario.seed)
-        self._clean_up.callback(self._shaper.close)
-        self._routes = HostRoutes(panel)
-        self._apply(self.schedule.change(None, self._state))
+        shaper = open_shaper(self.shaper_choice, panel, self.scenario.seed)
+        self._clean_up.callback(shaper.close)
+        self._fabric = RunFabric(panel, shaper, HostRoutes(panel))
+        self._fabric.apply(self.schedule.change(None, self._state))
         await self._meet_agents()
         self.agents = {node.name: self.agents[node.name] for node in nodes}  # in order, and not as they were met
         forecast = Forecast(self.schedule, lambda: self._state, self.scenario.time_scale)
@@ -205,7 +203,7 @@ class Emulation:
 
     async def run(self, hold: bool) -> None:
         """Apply every step at its time, until the timeline ends or a stop is asked for; with `hold`, until the stop."""
-        if self.probing is None or self._panel is None or self._feed is None:
+        if self.probing is None or self._fabric is None or self._feed is None:
             raise SkyrackError("run() comes after start()")
         start_s = self._state.t_s
         pace = self._clock.turn(start_s, paused=False)
@@ -218,12 +216,11 @@ class Emulation:
             self._run_steps(hold),
             self._nodes.watch(lambda: self.t_s),
             self._feed.run(lambda: self.t_s),
-            watch_fabric(self._panel, self.probing, self._look_at_shaper),
+            watch_fabric(self._fabric.panel, self.probing, self._look_at_shaper),
             self.certificates.keep(),
         )
         self.phase = Phase.ENDING
-        if self._shaper is not None:
-            self._logbook.frames_dropped(self._shaper, self.t_s)
+        self._logbook.frames_dropped(self._fabric.shaper, self.t_s)
         self._recorder.event("run-ended", self.t_s, reason="stopped" if self._clock.ended else "the timeline has ended")
 
     async def _run_steps(self, hold: bool) -> None:
@@ -314,7 +311,7 @@ class Emulation:
         began_mono_s, began_cpu_s = time.monotonic(), time.thread_time()
         before, state = self._state, self.schedule.at(step)
         change = self._command(state)
-        drift = self._repair_drift() if step % READ_BACK_EVERY_STEPS == 0 else 0
+        drift = self._joined().repair_drift(state.shaping) if step % READ_BACK_EVERY_STEPS == 0 else 0
         self._logbook.step_changed(before, state)
         ended_mono_s = time.monotonic()
         self.overruns += ended_mono_s > pace.mono_s(state.t_s + self.timeline.step_s)
@@ -335,47 +332,32 @@ class Emulation:
     def _command(self, state: Commanded) -> Change:
         """Make the fabric so; how it changed."""
         change = self.schedule.change(self._state, state)
-        self._apply(change)
+        self._joined().apply(change)
         self._state = state
         if self.probing is not None:
             self.probing.command(state)
         return change
-
-    def _apply(self, change: Change) -> None:
-        """New and changed links first, then routes, wave after wave, then what goes dark."""
-        if self._panel is None or self._shaper is None or self._routes is None:
-            raise SkyrackError("the fabric is not up")
-        self._panel.set_carriers(change.plugged_in, on=True)
-        self._shaper.apply(change.made)
-        for wave in change.routes:
-            self._routes.apply(wave)
-        self._shaper.apply(change.broken)
-        self._panel.set_carriers(change.unplugged, on=False)
 
     def route_to(self, names: Iterable[str]) -> None:
         """Have routes to these nodes too, at once and from now on. Before: the fabric is up."""
         if self.schedule.add_destinations(names):
             self._command(self.schedule.at(self._state.step, self._state.t_s))
 
-    def _repair_drift(self) -> int:
-        """Compare the kernel's state with what is commanded, command again what differs, and say how much did."""
-        if self._shaper is None:
-            return 0
-        drifted = self._state.shaping.changed_from(self._shaper.read_back())
-        self._shaper.apply(drifted)
-        return len(drifted)
-
     def _look_at_shaper(self) -> None:
         """While the sky stands, no step reads back what is in force: this does."""
-        drift = self._repair_drift() if self.paused or self.phase is Phase.HOLDING else 0
+        stands = self.paused or self.phase is Phase.HOLDING
+        drift = self._joined().repair_drift(self._state.shaping) if stands else 0
         if drift:
             self._recorder.event("drift-repaired", self.t_s, directions=drift)
 
     def read_back(self) -> ShapingPlan:
         """Every port's direction as it is in force. Raises SkyrackError before the fabric is up."""
-        if self._shaper is None:
+        return self._joined().shaper.read_back()
+
+    def _joined(self) -> RunFabric:
+        if self._fabric is None:
             raise SkyrackError("the fabric is not up")
-        return self._shaper.read_back()
+        return self._fabric
 
     def _on_job(self, entry: GatewayJob) -> None:
         pairs = bound_pairs(entry)

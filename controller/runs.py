@@ -1,4 +1,4 @@
-"""A run's place on the machine, how to tell a living run from one that was killed, and how to remove what is left.
+"""A run's place on the machine, and how to tell a living run from one that was killed.
 
 /run/skyrack/<run id>/          0700: run.json, lock, api.sock, hosts, n/<index>/ (control planes)
 /var/lib/skyrack/<run id>/      0700: n/<index>/ (object stores and journals), authority/
@@ -23,7 +23,7 @@ import shutil
 import signal
 import string
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +31,6 @@ from pathlib import Path
 from controller import owner
 from controller.errors import InputError, MachineError, SkyrackError
 from controller.processes import start_ticks
-from controller.runtime.contract import Runtime
 
 RUN_ID = re.compile(r"[a-z][a-z0-9]{7}")
 END_GRACE_S = 90.0  # a run that ends in order removes its nodes and writes its report
@@ -105,7 +104,7 @@ class RunPlace:
             self, out_dir=out_dir, pid=os.getpid(), pid_start_ticks=start_ticks(os.getpid()) or 0,
             started_utc=datetime.datetime.now(datetime.UTC),
         )  # fmt: skip
-        with _register(self.roots):
+        with register(self.roots):
             lock = os.open(self._lock_file, os.O_RDWR)
             if not _try_lock(lock, fcntl.LOCK_EX):
                 os.close(lock)
@@ -249,7 +248,7 @@ class RunPlace:
     def _claim(self, n_node: int) -> int:
         """Make the run's folders, and the descriptor that holds its lock."""
         try:
-            with _register(self.roots):
+            with register(self.roots):
                 self.run_dir.mkdir(mode=0o700)
                 lock = _locked(self._lock_file)
                 self._record_file.write_text(self._record())
@@ -282,76 +281,8 @@ def list_runs(roots: Roots = MACHINE) -> list[RunPlace]:
 
     Raises PermissionError when they belong to another user.
     """
-    places = (RunPlace._read(run_id, roots) for run_id in _folder_ids(roots.run))
+    places = (RunPlace._read(run_id, roots) for run_id in folder_ids(roots.run))
     return sorted((place for place in places if place is not None), key=lambda place: place.started_utc)
-
-
-def remove_run(
-    run_id: str, runtimes: Sequence[Runtime], remove_panel: Callable[[str], bool], roots: Roots = MACHINE
-) -> None:
-    """Remove everything that carries the id of a run whose controller is dead. Idempotent.
-
-    Folders go last: while they are there, a sweep that was itself killed can be done again. The panel goes also when a
-    runtime refuses.
-    """
-    try:
-        for runtime in runtimes:
-            runtime.remove(run_id)
-    finally:
-        remove_panel(run_id)
-    remove_folders(run_id, roots)
-
-
-def sweep(
-    everything: bool,
-    runtimes: Sequence[Runtime],
-    panel_run_ids: Callable[[], set[str]],
-    remove_panel: Callable[[str], bool],
-    roots: Roots = MACHINE,
-    *,
-    only: str | None = None,
-    spare: str | None = None,
-) -> list[str]:
-    """Remove what dead runs left, or `only` one of them, or all but one to `spare`; with `everything`, end the runs
-    that live too. The ids of the runs removed, sorted.
-
-    A run whose runtime is known is asked for there alone: that another does not answer keeps no run from its end.
-    Safe beside runs that start, live and end meanwhile. Raises SkyrackError, after all runs have been tried.
-    """
-    # What carries an id is asked for before what lives: a run that starts in between has its lock before it has
-    # anything else, and is seen to live.
-    refusals = []
-    found = panel_run_ids()
-    for runtime in runtimes:
-        try:
-            found |= runtime.run_ids()
-        except SkyrackError as error:
-            refusals.append(str(error))
-    found = {run_id for run_id in found if RUN_ID.fullmatch(run_id)}
-    try:
-        found |= {*_folder_ids(roots.store), *_folder_ids(roots.run)}
-        with _register(roots):
-            places = {place.run_id: place for place in list_runs(roots)}
-            living = {place.run_id: place for place in places.values() if place.alive}
-    except PermissionError as error:
-        raise MachineError(f"cannot look into {error.filename}: run as root, through sudo") from error
-    if only is not None:
-        found &= {only}
-    found -= {spare}
-    removed = []
-    for run_id in sorted(found | living.keys() if everything else found - living.keys()):
-        try:
-            if run_id in living:
-                living[run_id].end_controller()
-            own = [each for each in runtimes if run_id not in places or places[run_id].runtime == each.name]
-            remove_run(run_id, own, remove_panel, roots)
-        except SkyrackError as error:
-            refusals.append(f"run {run_id}: {error}")
-        else:
-            removed.append(run_id)
-    if refusals:
-        raise SkyrackError("; ".join(refusals))
-    return removed
 
 
 def remove_folders(run_id: str, roots: Roots = MACHINE) -> None:
@@ -363,7 +294,7 @@ def remove_folders(run_id: str, roots: Roots = MACHINE) -> None:
             shutil.rmtree(folder)
 
 
-def _folder_ids(root: Path) -> set[str]:
+def folder_ids(root: Path) -> set[str]:
     """The runs that have a folder below a root."""
     try:
         return {path.name for path in root.iterdir() if RUN_ID.fullmatch(path.name)}
@@ -372,7 +303,7 @@ def _folder_ids(root: Path) -> set[str]:
 
 
 @contextmanager
-def _register(roots: Roots) -> Iterator[None]:
+def register(roots: Roots) -> Iterator[None]:
     """Alone with the list of runs: none is half made while this is held. Raises MachineError when it cannot be had."""
     roots.run.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor = os.open(roots.run / ".lock", os.O_RDWR | os.O_CREAT, 0o600)

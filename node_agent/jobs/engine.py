@@ -214,11 +214,7 @@ class Engine:
         job = accepted(spec, self._node, time.time_ns(), self._sky.now_emu_ns)
         job.submitted_by = submitted_by
         is_due_back = job.state not in FINAL and spec.return_to not in ("", self._node)
-        turn = (
-            self._turns.at_once(spec.id, spec.priority, self._ledger.next_number)
-            if _only_waits(job, self._node)
-            else None
-        )
+        turn = self._turns.at_once(spec.id, spec.priority, self._ledger.next_number) if self._only_waits(job) else None
         try:
             # Where a slot is free, one sync is enough to know both of the job and that its program may have started.
             record = await self._ledger.accept(job, due_back=is_due_back, begun=turn is not None)
@@ -301,10 +297,15 @@ class Engine:
 
     def _go_on(self, record: Record) -> None:
         """Have the job led on from where it is."""
-        if _only_waits(record.job, self._node) and not record.cancel_requested and not record.suspend_requested:
+        if self._only_waits(record.job) and not record.cancel_requested and not record.suspend_requested:
             self._ask_turn(record)
         else:
             self._start(record.job.spec.id, self._live)
+
+    def _only_waits(self, job: jobs_pb2.Job) -> bool:
+        """Whether all that the job needs is its turn here. (QUEUED is also told of a job that another node runs.)"""
+        is_next = job.state == JOB_STATE_QUEUED and job.attempt == 1 and runs_here(job.spec, self._node)
+        return is_next and not job.spec.HasField("keep")
 
     def _ask_turn(self, record: Record) -> None:
         job_id = record.job.spec.id
@@ -416,9 +417,3 @@ class Engine:
             record.due_back = False  # who handed it in knows its deadline too
             await self._ledger.advance(job_id, JOB_STATE_EXPIRED, "its deadline has passed")
             self.results.wind_up(job_id)
-
-
-def _only_waits(job: jobs_pb2.Job, node: str) -> bool:
-    """Whether all that the job needs is its turn at this node. (QUEUED is also told of one that another node runs.)"""
-    is_next = job.state == JOB_STATE_QUEUED and job.attempt == 1 and runs_here(job.spec, node)
-    return is_next and not job.spec.HasField("keep")

@@ -21,7 +21,8 @@ import pytest
 from controller.agents import AgentClient
 from controller.errors import SkyrackError
 from controller.processes import command_line
-from controller.runs import MACHINE, RunPlace, list_runs, remove_run
+from controller.removal import remove_run
+from controller.runs import MACHINE, RunPlace, list_runs
 from controller.runtime.choose import open_runtime
 from controller.runtime.contract import NodeSpec, Runtime
 

@@ -29,6 +29,7 @@ from controller.overlay import Overlay
 from controller.record.model import Event, Manifest
 from controller.record.read import RunRecord, read_record
 from controller.record.recorder import Recorder
+from controller.run_fabric import RunFabric
 from controller.runs import RunPlace
 from controller.runtime.contract import Runtime
 from controller.scenario.fault_model import Fault
@@ -128,10 +129,11 @@ def emulation_of(
     with Recorder(tmp_path, manifest) as recorder:
         emulation = Emulation(scenario, schedule, place, runtime, ShaperChoice("none", ""), recorder, notebook)
         bare = cast(Any, emulation)
-        bare._panel = bare._shaper = bare._routes = bare.probing = notebook
+        bare.probing = notebook
+        bare._fabric = RunFabric(*[cast(Any, notebook)] * 3)
         bare._feed = SkyFeed({}, Forecast(bare.schedule, lambda: bare.state), Outlook(sky, time_scale, {}))
         if lit:
-            bare._apply(schedule.change(None, emulation.state))
+            bare._fabric.apply(schedule.change(None, emulation.state))
         yield emulation, notebook
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from controller import runs
 from controller.errors import MachineError, SkyrackError
-from controller.runs import Roots, RunPlace, list_runs, remove_run, sweep
+from controller.removal import remove_run, sweep
+from controller.runs import Roots, RunPlace, list_runs
 from controller.runtime.contract import NodeHandle, NodeSpec, ProgramSpec, ProgramState
 
 DEADLINE_S = 20.0
