@@ -80,14 +80,14 @@ def test_the_wavelet_has_two_vanishing_moments() -> None:
 @pytest.mark.parametrize("near", [1, 2, 3, 7])
 def test_near_lossless_errs_as_a_uniform_quantiser_does(near: int) -> None:
     """PSNR is that of errors spread evenly over −near … near, whose mean square is ((2·near + 1)² − 1) ÷ 12."""
-    tile = capture_tile.tile(3, 512)
+    tile = capture_tile.tile(3, 256)
     psnr_db = compress_tile.report(tile, compress_tile.encode(tile, near))["psnr_db"]
     assert psnr_db == pytest.approx(10 * math.log10(4095**2 * 12 / ((2 * near + 1) ** 2 - 1)), abs=PSNR_TOLERANCE_DB)
 
 
 def test_less_fidelity_is_fewer_bits_and_lossless_beats_a_general_coder() -> None:
     """A tile's bits a pixel fall with each digital number allowed, and without loss lie below those of plain LZMA."""
-    tile = capture_tile.tile(3, 512)
+    tile = capture_tile.tile(3, 256)
     sizes_bytes = [len(compress_tile.encode(tile, near)) for near in (0, 1, 2, 3)]
     assert sizes_bytes == sorted(sizes_bytes, reverse=True)
     assert sizes_bytes[0] < 0.7 * len(lzma.compress(tile.tobytes()))
