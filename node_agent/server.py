@@ -131,7 +131,7 @@ class Planes:
 
     async def _job(self, job_id: str) -> jobs_pb2.Job | None:
         try:
-            return await self._engine.job(job_id)
+            return await self._engine.told.job(job_id)
         except Refusal:
             return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -22,7 +22,7 @@ from node_agent.errors import Exhausted, FailedPrecondition, Refusal
 from node_agent.jobs.deadlines import Deadlines
 from node_agent.jobs.executor import Executor
 from node_agent.jobs.ledger import Ledger, Record
-from node_agent.jobs.logs import JobLogs, Stream
+from node_agent.jobs.logs import JobLogs
 from node_agent.jobs.results import Results
 from node_agent.jobs.runner import Runner
 from node_agent.jobs.states import (
@@ -36,6 +36,7 @@ from node_agent.jobs.states import (
     program_objects,
     runs_here,
 )
+from node_agent.jobs.told import Told
 from node_agent.jobs.turns import Turn, Turns
 from node_agent.jobs.unclaimed import release_unclaimed
 from node_agent.objects.catalog import PUT
@@ -61,8 +62,6 @@ Steps: TypeAlias = Callable[[Record], Coroutine[Any, Any, None]]
 _STANDS: Final = FINAL | {JOB_STATE_SUSPENDED}
 _STOP_DEADLINE_S: Final = 1.5
 _INTERRUPT_DEADLINE_S: Final = 10.0
-_MAX_PAGE_BYTES: Final = 3 * 2**20
-"""Of a list of jobs: a message holds it, and one job more."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Engine:
         self._sky = sky
         self._courier = courier
         self._turns = Turns(bounds.slots)
-        self._logs = logs
+        self.told = Told(ledger, logs)
         self._runner = Runner(ledger, executor, bounds.slots)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._deadlines = Deadlines(ledger, sky)
@@ -159,39 +158,6 @@ class Engine:
     async def resume(self, job_id: str) -> jobs_pb2.Job:
         """Let a job go on. After: the wish is on disk. Raises Refusal."""
         return await uninterrupted(self._resume(job_id))
-
-    async def job(self, job_id: str) -> jobs_pb2.Job:
-        """One job. Raises NotFound."""
-        return await self._ledger.settled(job_id)
-
-    async def page(self, after_id: str) -> jobs_pb2.ListJobsResponse:
-        """The jobs after one, oldest first, without what they printed; as many as fit a message."""
-        answer, size_bytes = jobs_pb2.ListJobsResponse(), 0
-        for job in self._ledger.briefs(after_id):
-            size_bytes += job.ByteSize()
-            if size_bytes > _MAX_PAGE_BYTES and answer.jobs:
-                answer.more = True
-                break
-            answer.jobs.append(job)
-        return answer
-
-    async def read_log(
-        self, job_id: str, stream: Stream, offset_bytes: int, *, follow: bool
-    ) -> AsyncIterator[tuple[int, bytes]]:
-        """What a job has printed here, and where it belongs. Raises NotFound, OutOfRange."""
-        record = self._ledger.record(job_id)
-        while True:
-            changed, is_over = record.changed, record.told.state in FINAL
-            async for at_bytes, piece in self._logs.read(job_id, stream, offset_bytes, follow=follow):
-                yield at_bytes, piece
-                offset_bytes = at_bytes + len(piece)
-            if is_over or not follow:
-                return
-            await changed.wait()
-
-    def watch(self, job_id: str, after_revision: int) -> AsyncIterator[jobs_pb2.Job]:
-        """A job now and at every change."""
-        return self._ledger.watch(job_id, after_revision)
 
     async def stop(self) -> None:
         """End what runs; the journal says where to go on."""

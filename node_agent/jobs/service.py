@@ -31,15 +31,15 @@ class Jobs(jobs_pb2_grpc.JobsServicer):
 
     async def Get(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
         """One job."""
-        return await answer(context, self._engine.job(request.id))
+        return await answer(context, self._engine.told.job(request.id))
 
     async def List(self, request: jobs_pb2.ListJobsRequest, context: Context) -> jobs_pb2.ListJobsResponse:  # noqa: N802
         """All jobs, a message full at a time."""
-        return await answer(context, self._engine.page(request.after_id))
+        return await answer(context, self._engine.told.page(request.after_id))
 
     async def Watch(self, request: jobs_pb2.WatchJobRequest, context: Context) -> AsyncIterator[jobs_pb2.Job]:  # noqa: N802
         """A job now and at every change."""
-        async for job in answers(context, self._engine.watch(request.id, request.after_revision)):
+        async for job in answers(context, self._engine.told.watch(request.id, request.after_revision)):
             yield job
 
     async def ReadLog(  # noqa: N802
@@ -49,7 +49,7 @@ class Jobs(jobs_pb2_grpc.JobsServicer):
         stream = _STREAMS.get(request.stream)
         if stream is None:
             raise InvalidArgument(f"stream {request.stream} is neither stdout (0) nor stderr (1)")
-        pieces = self._engine.read_log(request.id, stream, request.offset_bytes, follow=request.follow)
+        pieces = self._engine.told.read_log(request.id, stream, request.offset_bytes, follow=request.follow)
         async for offset_bytes, data in answers(context, pieces):
             yield jobs_pb2.LogChunk(offset_bytes=offset_bytes, data=data)
 
