@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 import google_crc32c
 import grpc
@@ -13,15 +13,13 @@ import grpc
 from node_agent.blocking import to_its_end
 from node_agent.errors import DataLoss, InvalidArgument, NotFound
 from node_agent.objects.catalog import PUT
+from node_agent.objects.chunks import Chunk, Streams
 from node_agent.objects.partial import BATCH_BYTES
 from node_agent.objects.store import ObjectStore
 from node_agent.objects.stored_file import StoredFile
 from node_agent.objects.terms import Terms
 from node_agent.security import wire
 from protos.skyrack.v1 import objects_pb2
-
-if TYPE_CHECKING:
-    from protos.skyrack.v1.objects_pb2_grpc import ObjectsAsyncStub
 
 CHUNK_BYTES: Final = 256 * 1024
 """One message of a transfer, and so what a break can cost at most besides the bytes in flight."""
@@ -36,13 +34,6 @@ class ChecksumError(Exception):
     """Checksums cannot be counted at a useful speed. Says what is missing."""
 
 
-class Chunk(NamedTuple):
-    """A piece of an object, and its CRC-32C."""
-
-    content: bytes
-    crc32c: int
-
-
 def check_checksums() -> None:
     """Raises ChecksumError where checksums would be counted in Python, a thousand times slower than a disk."""
     if google_crc32c.implementation != "c":
@@ -52,10 +43,10 @@ def check_checksums() -> None:
         )
 
 
-def well_sized(chunk: bytes) -> bytes:
+def well_sized(chunk: Chunk) -> Chunk:
     """A chunk as it came. Raises InvalidArgument for one that is empty or too large."""
-    if not 0 < len(chunk) <= MAX_CHUNK_BYTES:
-        raise InvalidArgument(f"a chunk of {len(chunk)} bytes: it must have 1 to {MAX_CHUNK_BYTES}")
+    if not 0 < len(chunk.content) <= MAX_CHUNK_BYTES:
+        raise InvalidArgument(f"a chunk of {len(chunk.content)} bytes: it must have 1 to {MAX_CHUNK_BYTES}")
     return chunk
 
 
@@ -82,7 +73,7 @@ async def chunks_of(file: StoredFile, offset_bytes: int, end_bytes: int) -> Asyn
 
 
 async def put(
-    objects: ObjectsAsyncStub,
+    streams: Streams,
     store: ObjectStore,
     name: str,
     offset_bytes: int,
@@ -105,14 +96,14 @@ async def put(
             terms=(terms or row.terms.residency).told(),
             for_job=for_job,
         )
-        call = objects.Put(timeout=wire.STREAM_DEADLINE_S)
+        call = streams.put(timeout=wire.STREAM_DEADLINE_S)
         try:
             await call.write(objects_pb2.PutRequest(header=header))
             if wire.PUT_ACCEPTED in dict(await call.initial_metadata()):
                 with suppress(asyncio.InvalidStateError):  # it has answered early: the answer says why
                     async with aclosing(chunks_of(file, offset_bytes, row.size_bytes)) as chunks:
                         async for chunk in chunks:
-                            await call.write(objects_pb2.PutRequest(chunk=chunk.content, crc32c=chunk.crc32c))
+                            await call.write(chunk)
                             offset_bytes += len(chunk.content)
                             on_sent(offset_bytes)
                 await call.done_writing()
@@ -122,7 +113,7 @@ async def put(
 
 
 async def fetch(
-    objects: ObjectsAsyncStub,
+    streams: Streams,
     store: ObjectStore,
     name: str,
     on_received: OnReceived,
@@ -136,16 +127,16 @@ async def fetch(
     """
     offset_bytes = store.committed_bytes(name)
     try:
-        await _fetch(objects, store, name, offset_bytes, on_received, terms, why)
+        await _fetch(streams, store, name, offset_bytes, on_received, terms, why)
     except grpc.aio.AioRpcError as error:
         if error.code() != grpc.StatusCode.OUT_OF_RANGE or not offset_bytes:
             raise
         # Somebody has sent more here than the object has: what came of it is of no use.
-        await _fetch(objects, store, name, 0, on_received, terms, why)
+        await _fetch(streams, store, name, 0, on_received, terms, why)
 
 
 async def _fetch(
-    objects: ObjectsAsyncStub,
+    streams: Streams,
     store: ObjectStore,
     name: str,
     offset_bytes: int,
@@ -153,21 +144,22 @@ async def _fetch(
     terms: Terms | None,
     why: str | None,
 ) -> None:
-    call = objects.Get(objects_pb2.GetRequest(object=name, offset_bytes=offset_bytes), timeout=wire.STREAM_DEADLINE_S)
+    call = streams.get(objects_pb2.GetRequest(object=name, offset_bytes=offset_bytes), timeout=wire.STREAM_DEADLINE_S)
     try:
-        responses = aiter(call)
-        info = (await anext(responses, objects_pb2.GetResponse())).info
+        parts = aiter(call)
+        first = await anext(parts, None)
+        info = first.info if isinstance(first, objects_pb2.GetResponse) else objects_pb2.ObjectInfo()
         async with store.receiving(name, info.size_bytes, terms or Terms.of(info.terms).residency, why) as part:
             if part is None:
                 return
             if offset_bytes > part.committed_bytes:
                 raise DataLoss(f"what had come of {name} has gone from this node; it must come again")
             async with part.taking(offset_bytes) as intake:
-                async for response in responses:
-                    chunk = well_sized(response.chunk)
-                    await intake.take(chunk, response.crc32c)
-                    offset_bytes += len(chunk)
-                    on_received(len(chunk), offset_bytes, part.size_bytes)
+                async for each in parts:
+                    content, crc32c = well_sized(each if isinstance(each, Chunk) else Chunk(b"", 0))
+                    await intake.take(content, crc32c)
+                    offset_bytes += len(content)
+                    on_received(len(content), offset_bytes, part.size_bytes)
                 await intake.drained()
             await store.finish(part, name)
     finally:
