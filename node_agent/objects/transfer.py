@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import google_crc32c
 import grpc
 
-from node_agent.blocking import to_its_end
+from node_agent.blocking import uninterrupted
 from node_agent.errors import DataLoss, InvalidArgument, NotFound
 from node_agent.objects.catalog import PUT
 from node_agent.objects.chunks import Chunk, Streams
@@ -55,21 +55,21 @@ async def chunks_of(file: StoredFile, offset_bytes: int, end_bytes: int) -> Asyn
 
     Raises DataLoss where the file does not have it.
     """
-    reading: asyncio.Task[list[Chunk]] | None = None
+    loop = asyncio.get_running_loop()
+    reading: asyncio.Future[list[Chunk]] | None = None
     try:
         while offset_bytes < end_bytes or reading is not None:
             batch = [] if reading is None else await asyncio.shield(reading)
             reading = None
             if offset_bytes < end_bytes:
                 length_bytes = min(BATCH_BYTES, end_bytes - offset_bytes)
-                reading = asyncio.create_task(to_its_end(_read, file, offset_bytes, length_bytes))
+                reading = loop.run_in_executor(None, _read, file, offset_bytes, length_bytes)
                 offset_bytes += length_bytes
             for chunk in batch:
                 yield chunk
     finally:
         if reading is not None:
-            await asyncio.wait({reading})
-            reading.exception()
+            await uninterrupted(_ended(reading))
 
 
 async def put(
@@ -164,6 +164,12 @@ async def _fetch(
             await store.finish(part, name)
     finally:
         call.cancel()
+
+
+async def _ended(reading: asyncio.Future[list[Chunk]]) -> None:
+    """Wait for what nobody wants any more, whatever it came to."""
+    await asyncio.wait({reading})
+    reading.exception()
 
 
 def _read(file: StoredFile, offset_bytes: int, length_bytes: int) -> list[Chunk]:
