@@ -54,6 +54,8 @@ MAX_CORRUPTED = 3
 NOT_YET_S = 2.0
 """Between two questions to the node that runs it while another has custody."""
 RELEASE_S = 10.0
+FETCHED_S = 1.0
+"""Who follows a job from nearby has its result by then, and has said so: he need not be asked."""
 ASK_AGAIN_S = 10.0
 """Between two questions to who fetches a result whether he has it by now."""
 
@@ -163,6 +165,8 @@ class Courier:
         """
         job = self._job(job_id)
         is_fetched = job.submitted_by in ("", job.spec.return_to)
+        if is_fetched:
+            await first_of(self._sky.changed(), asyncio.sleep(FETCHED_S))
         with self._sky.seeking(job.spec.return_to):
             await self._home(
                 job, lambda via: partial(self._give_back, job, asks_only=is_fetched and via == job.spec.return_to)
