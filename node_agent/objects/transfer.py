@@ -21,8 +21,11 @@ from node_agent.objects.terms import Terms
 from node_agent.security import wire
 from protos.skyrack.v1 import objects_pb2
 
-CHUNK_BYTES: Final = 256 * 1024
-"""One message of a transfer, and so what a break can cost at most besides the bytes in flight."""
+SMALL_CHUNK_BYTES: Final = 64 * 1024
+LARGE_CHUNK_BYTES: Final = 512 * 1024
+CHUNK_S: Final = 0.02
+"""A chunk is what is sent in so long, within these bounds: one is what a break costs at most, and on a fast link each
+costs as much as its bytes do."""
 
 MAX_CHUNK_BYTES: Final = 1024 * 1024
 """The largest that is taken from others."""
@@ -50,6 +53,12 @@ def well_sized(chunk: Chunk) -> Chunk:
     return chunk
 
 
+def fitting_bytes(sent_bytes: int, took_s: float) -> int:
+    """How large chunks are to be where so much was sent in so long."""
+    sent_in_time = sent_bytes * CHUNK_S / max(took_s, 1e-9)
+    return round(min(max(sent_in_time // SMALL_CHUNK_BYTES * SMALL_CHUNK_BYTES, SMALL_CHUNK_BYTES), LARGE_CHUNK_BYTES))
+
+
 async def chunks_of(file: StoredFile, offset_bytes: int, end_bytes: int) -> AsyncGenerator[Chunk, None]:
     """A range of an object, a batch of it read ahead. To be closed (`aclosing`) while its file is open.
 
@@ -57,16 +66,20 @@ async def chunks_of(file: StoredFile, offset_bytes: int, end_bytes: int) -> Asyn
     """
     loop = asyncio.get_running_loop()
     reading: asyncio.Future[list[Chunk]] | None = None
+    chunk_bytes = SMALL_CHUNK_BYTES
     try:
         while offset_bytes < end_bytes or reading is not None:
             batch = [] if reading is None else await asyncio.shield(reading)
             reading = None
             if offset_bytes < end_bytes:
                 length_bytes = min(BATCH_BYTES, end_bytes - offset_bytes)
-                reading = loop.run_in_executor(None, _read, file, offset_bytes, length_bytes)
+                reading = loop.run_in_executor(None, _read, file, offset_bytes, length_bytes, chunk_bytes)
                 offset_bytes += length_bytes
+            began_mono_s = loop.time()
             for chunk in batch:
                 yield chunk
+            if batch:
+                chunk_bytes = fitting_bytes(sum(len(each.content) for each in batch), loop.time() - began_mono_s)
     finally:
         if reading is not None:
             await uninterrupted(_ended(reading))
@@ -172,10 +185,10 @@ async def _ended(reading: asyncio.Future[list[Chunk]]) -> None:
     reading.exception()
 
 
-def _read(file: StoredFile, offset_bytes: int, length_bytes: int) -> list[Chunk]:
+def _read(file: StoredFile, offset_bytes: int, length_bytes: int, chunk_bytes: int) -> list[Chunk]:
     """A batch of chunks. Blocks."""
     chunks = []
-    for start_bytes in range(offset_bytes, offset_bytes + length_bytes, CHUNK_BYTES):
-        content = file.read(start_bytes, min(CHUNK_BYTES, offset_bytes + length_bytes - start_bytes))
+    for start_bytes in range(offset_bytes, offset_bytes + length_bytes, chunk_bytes):
+        content = file.read(start_bytes, min(chunk_bytes, offset_bytes + length_bytes - start_bytes))
         chunks.append(Chunk(content, google_crc32c.value(content)))
     return chunks
