@@ -21,6 +21,7 @@ from pathlib import Path
 from bench.agent import ADDRESSES, BARE_ADDRESS, BARE_PORT, ROLES, certified, start
 from controller.agents import AgentClient
 from controller.authority import Authority, Subject
+from node_agent.objects.transfer import LARGE_CHUNK_BYTES
 from node_agent.security import wire
 from node_agent.security.identity import Credentials
 from protos.skyrack.v1 import jobs_pb2, objects_pb2, objects_pb2_grpc
@@ -83,7 +84,7 @@ def start_bare(folder: Path) -> subprocess.Popen[bytes]:
 
 async def measure(folder: Path, gw: AgentClient, agents: dict[str, int], credentials: Credentials) -> None:
     """All figures."""
-    chunk = os.urandom(256 * 1024)
+    chunk = os.urandom(LARGE_CHUNK_BYTES)  # what an object comes in on a fast link
     ratios = []
     for number in range(ROUNDS):
         name = (await gw.put_file(random_file(folder / "scene", SCENE_BYTES))).object

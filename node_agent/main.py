@@ -49,7 +49,9 @@ _log = logging.getLogger(__name__)
 
 JOURNAL = "journal.db"
 IDENTITY = "identity"
-_M_ARENA_MAX = -8  # malloc.h
+_M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # malloc.h
+_MAPPED_BYTES = 1024 * 1024
+_SPARE_BYTES = 2 * 1024 * 1024
 _DEFAULT_STORE_BYTES = 2 * 1024**3
 _FIRST_JOB_USER = 10100
 
@@ -213,7 +215,7 @@ def live(options: Options, channel: socket.socket, restarts: int) -> int:
     wire.look_after_grpc(_end_at_once)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may grow no more is an error like a full disk
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # and a client that has gone, an error of what is written to it
-    _have_one_arena()
+    _tune_malloc()
     try:
         check_checksums()
         lock = _lock(options.store_dir)
@@ -247,10 +249,17 @@ def _say(options: Options, error: Exception) -> None:
     sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
 
 
-def _have_one_arena() -> None:
-    """Let glibc keep memory in one place for all threads: it would keep megabytes more in one for each."""
+def _tune_malloc() -> None:
+    """Let glibc keep memory in one place for all threads: it would keep megabytes more in one for each.
+
+    And let it use memory again for chunks on their way, some of it at least: new memory for each, mapped and faulted in
+    page by page, costs more than what is done with them.
+    """
     with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _SPARE_BYTES)
 
 
 def _lock(store_dir: Path) -> int:

@@ -23,6 +23,7 @@ from grpc_reflection.v1alpha import reflection
 from node_agent.errors import Refusal
 from node_agent.jobs.engine import Engine
 from node_agent.jobs.service import Jobs
+from node_agent.objects import chunks
 from node_agent.objects.scrub import Scrubber
 from node_agent.objects.service import Objects
 from node_agent.objects.store import ObjectStore
@@ -32,7 +33,7 @@ from node_agent.security.audit import Audit
 from node_agent.security.identity import Credentials, Identity
 from node_agent.services import Node
 from node_agent.sky.sky import Sky
-from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2_grpc, objects_pb2_grpc
+from protos.skyrack.v1 import jobs_pb2, jobs_pb2_grpc, node_pb2_grpc
 
 _log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class Planes:
 
     def _add_work(self, server: grpc.aio.Server, asker_lies_in: Callable[[], str]) -> None:
         objects = Objects(self._store, self._scrubber, asker_lies_in)
-        objects_pb2_grpc.add_ObjectsServicer_to_server(objects, server)
+        chunks.serve(objects, server)
         jobs_pb2_grpc.add_JobsServicer_to_server(Jobs(self._engine), server)
 
     async def _job(self, job_id: str) -> jobs_pb2.Job | None:

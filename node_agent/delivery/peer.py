@@ -26,6 +26,7 @@ from node_agent.errors import (
 )
 from node_agent.objects import transfer
 from node_agent.objects.catalog import PUT
+from node_agent.objects.chunks import Streams
 from node_agent.objects.store import ObjectStore
 from node_agent.objects.terms import Terms
 from node_agent.security import wire
@@ -108,6 +109,7 @@ class Peer:
         self.node = node
         self._jobs = jobs_pb2_grpc.JobsStub(channel)
         self._objects = objects_pb2_grpc.ObjectsStub(channel)
+        self._streams = Streams(channel)
 
     async def job(self, job_id: str) -> jobs_pb2.Job | None:
         """The job as the node knows it, if it does."""
@@ -183,7 +185,7 @@ class Peer:
         After: the peer has it on disk.
         """
         with self._listening():
-            await transfer.put(self._objects, store, name, offset_bytes, on_sent, for_job=for_job)
+            await transfer.put(self._streams, store, name, offset_bytes, on_sent, for_job=for_job)
 
     async def fetch(
         self,
@@ -195,7 +197,7 @@ class Peer:
     ) -> None:
         """Bring an object into the store, from where an earlier contact left it. After: it is whole, on disk."""
         with self._listening():
-            await transfer.fetch(self._objects, store, name, on_received, terms, why)
+            await transfer.fetch(self._streams, store, name, on_received, terms, why)
 
     @contextmanager
     def _listening(self) -> Iterator[None]:

@@ -21,6 +21,8 @@ from node_agent.waiting import first_of
 from protos.skyrack.v1 import jobs_pb2
 
 RELEASE_S: Final = 10.0
+FETCHED_S: Final = 1.0
+"""Who follows a job from nearby has its result by then, and has said so: he need not be asked."""
 ASK_AGAIN_S: Final = 10.0
 """Between two questions to who fetches a result whether he has it by now."""
 
@@ -37,6 +39,8 @@ class WayBack:
         """Bring a result nearer to where it shall go, by way of a node between where that is sooner. After: one has it,
         or nobody wants it any more."""
         patience = Patience(self._sky)
+        if job.submitted_by in ("", job.spec.return_to):
+            await first_of(self._sky.changed(), asyncio.sleep(FETCHED_S))
         with self._sky.seeking(job.spec.return_to):
             while True:
                 via = await patience.until_contact(job.spec.return_to, lambda _: None, between=True)

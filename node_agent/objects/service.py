@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
 from node_agent.errors import DataLoss, InvalidArgument, OutOfRange
 from node_agent.objects.catalog import PUT, Row, for_job
+from node_agent.objects.chunks import Chunk, GetPart, PutPart
 from node_agent.objects.scrub import Scrubber
 from node_agent.objects.store import ObjectStore
 from node_agent.objects.terms import Terms
@@ -37,15 +38,15 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
         return await answer(context, self._stat(request.object))
 
     async def Put(  # noqa: N802
-        self, request_iterator: AsyncIterator[objects_pb2.PutRequest], context: Context
+        self, request_iterator: AsyncIterator[PutPart], context: Context
     ) -> objects_pb2.ObjectInfo:
         """Receive an object, or the rest of one."""
         return await answer(context, self._put(aiter(request_iterator), context))
 
     async def Get(  # noqa: N802
         self, request: objects_pb2.GetRequest, context: Context
-    ) -> AsyncIterator[objects_pb2.GetResponse]:
-        """Send an object, or a range of one."""
+    ) -> AsyncIterator[Any]:
+        """Send an object, or a range of one: each is a GetPart, of which the generated code does not know."""
         async with aclosing(self._get(request)) as responses:
             async for response in answers(context, responses):
                 yield response
@@ -88,34 +89,34 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
             terms=row.terms.told(),
         )
 
-    async def _put(self, requests: AsyncIterator[objects_pb2.PutRequest], context: Context) -> objects_pb2.ObjectInfo:
+    async def _put(self, parts: AsyncIterator[PutPart], context: Context) -> objects_pb2.ObjectInfo:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(SILENCE_S) as silence:
-                first = await anext(requests, objects_pb2.PutRequest())
-                if first.WhichOneof("part") != "header":
+                first = await anext(parts, None)
+                if not isinstance(first, objects_pb2.PutRequest) or not first.HasField("header"):
                     raise InvalidArgument("the first message of a put must carry its header")
                 header = first.header
                 terms = Terms.of(header.terms)
                 why = for_job(header.for_job) if header.for_job else PUT
-                async with self._store.receiving(header.object, header.size_bytes, terms, why) as part:
-                    if part is None:
+                async with self._store.receiving(header.object, header.size_bytes, terms, why) as partial:
+                    if partial is None:
                         return await self._stat(header.object)
-                    async with part.taking(header.offset_bytes) as intake:
+                    async with partial.taking(header.offset_bytes) as intake:
                         await context.send_initial_metadata(((wire.PUT_ACCEPTED, "1"),))
-                        async for message in requests:
-                            if message.WhichOneof("part") != "chunk":
+                        async for part in parts:
+                            if not isinstance(part, Chunk):
                                 raise InvalidArgument("after its header, each message of a put must carry a chunk")
-                            await intake.take(well_sized(message.chunk), message.crc32c)
+                            await intake.take(*well_sized(part))
                             silence.reschedule(loop.time() + SILENCE_S)
                         await intake.drained()
                     silence.reschedule(None)
-                    await self._store.finish(part, header.object)
+                    await self._store.finish(partial, header.object)
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing came for {SILENCE_S:.0f} s")
         return await self._stat(header.object)
 
-    async def _get(self, request: objects_pb2.GetRequest) -> AsyncGenerator[objects_pb2.GetResponse, None]:
+    async def _get(self, request: objects_pb2.GetRequest) -> AsyncGenerator[GetPart, None]:
         name, offset_bytes, length_bytes = request.object, request.offset_bytes, request.length_bytes
         row = self._store.row(name)
         if row is not None:
@@ -133,7 +134,7 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
                 yield objects_pb2.GetResponse(info=self._info(row))
                 async with aclosing(chunks_of(file, offset_bytes, end_bytes)) as chunks:
                     async for chunk in chunks:
-                        yield objects_pb2.GetResponse(chunk=chunk.content, crc32c=chunk.crc32c)
+                        yield chunk
         except DataLoss:
             if not self._store.is_damaged(name):
                 self._scrubber.suspect(name)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 import google_crc32c
 import grpc
 
-from node_agent.blocking import to_its_end
+from node_agent.blocking import uninterrupted
 from node_agent.errors import DataLoss, InvalidArgument, NotFound
 from node_agent.objects.catalog import PUT
+from node_agent.objects.chunks import Chunk, Streams
 from node_agent.objects.partial import BATCH_BYTES
 from node_agent.objects.store import ObjectStore
 from node_agent.objects.stored_file import StoredFile
@@ -20,11 +21,11 @@ from node_agent.objects.terms import Terms
 from node_agent.security import wire
 from protos.skyrack.v1 import objects_pb2
 
-if TYPE_CHECKING:
-    from protos.skyrack.v1.objects_pb2_grpc import ObjectsAsyncStub
-
-CHUNK_BYTES: Final = 256 * 1024
-"""One message of a transfer, and so what a break can cost at most besides the bytes in flight."""
+SMALL_CHUNK_BYTES: Final = 64 * 1024
+LARGE_CHUNK_BYTES: Final = 512 * 1024
+CHUNK_S: Final = 0.02
+"""A chunk is what is sent in so long, within these bounds: one is what a break costs at most, and on a fast link each
+costs as much as its bytes do."""
 
 MAX_CHUNK_BYTES: Final = 1024 * 1024
 """The largest that is taken from others."""
@@ -39,13 +40,6 @@ class ChecksumError(Exception):
     """Checksums cannot be counted at a useful speed. Says what is missing."""
 
 
-class Chunk(NamedTuple):
-    """A piece of an object, and its CRC-32C."""
-
-    content: bytes
-    crc32c: int
-
-
 def check_checksums() -> None:
     """Raises ChecksumError where checksums would be counted in Python, a thousand times slower than a disk."""
     if google_crc32c.implementation != "c":
@@ -55,11 +49,17 @@ def check_checksums() -> None:
         )
 
 
-def well_sized(chunk: bytes) -> bytes:
+def well_sized(chunk: Chunk) -> Chunk:
     """A chunk as it came. Raises InvalidArgument for one that is empty or too large."""
-    if not 0 < len(chunk) <= MAX_CHUNK_BYTES:
-        raise InvalidArgument(f"a chunk of {len(chunk)} bytes: it must have 1 to {MAX_CHUNK_BYTES}")
+    if not 0 < len(chunk.content) <= MAX_CHUNK_BYTES:
+        raise InvalidArgument(f"a chunk of {len(chunk.content)} bytes: it must have 1 to {MAX_CHUNK_BYTES}")
     return chunk
+
+
+def fitting_bytes(sent_bytes: int, took_s: float) -> int:
+    """How large chunks are to be where so much was sent in so long."""
+    sent_in_time = sent_bytes * CHUNK_S / max(took_s, 1e-9)
+    return round(min(max(sent_in_time // SMALL_CHUNK_BYTES * SMALL_CHUNK_BYTES, SMALL_CHUNK_BYTES), LARGE_CHUNK_BYTES))
 
 
 async def chunks_of(file: StoredFile, offset_bytes: int, end_bytes: int) -> AsyncGenerator[Chunk, None]:
@@ -67,25 +67,29 @@ async def chunks_of(file: StoredFile, offset_bytes: int, end_bytes: int) -> Asyn
 
     Raises DataLoss where the file does not have it.
     """
-    reading: asyncio.Task[list[Chunk]] | None = None
+    loop = asyncio.get_running_loop()
+    reading: asyncio.Future[list[Chunk]] | None = None
+    chunk_bytes = SMALL_CHUNK_BYTES
     try:
         while offset_bytes < end_bytes or reading is not None:
             batch = [] if reading is None else await asyncio.shield(reading)
             reading = None
             if offset_bytes < end_bytes:
                 length_bytes = min(BATCH_BYTES, end_bytes - offset_bytes)
-                reading = asyncio.create_task(to_its_end(_read, file, offset_bytes, length_bytes))
+                reading = loop.run_in_executor(None, _read, file, offset_bytes, length_bytes, chunk_bytes)
                 offset_bytes += length_bytes
+            began_mono_s = loop.time()
             for chunk in batch:
                 yield chunk
+            if batch:
+                chunk_bytes = fitting_bytes(sum(len(each.content) for each in batch), loop.time() - began_mono_s)
     finally:
         if reading is not None:
-            await asyncio.wait({reading})
-            reading.exception()
+            await uninterrupted(_ended(reading))
 
 
 async def put(
-    objects: ObjectsAsyncStub,
+    streams: Streams,
     store: ObjectStore,
     name: str,
     offset_bytes: int,
@@ -108,14 +112,14 @@ async def put(
             terms=(terms or row.terms.residency).told(),
             for_job=for_job,
         )
-        call = objects.Put(timeout=wire.STREAM_DEADLINE_S)
+        call = streams.put(timeout=wire.STREAM_DEADLINE_S)
         try:
             await call.write(objects_pb2.PutRequest(header=header))
             if wire.PUT_ACCEPTED in dict(await call.initial_metadata()):
                 with suppress(*_ANSWERED_EARLY):  # the answer says why
                     async with aclosing(chunks_of(file, offset_bytes, row.size_bytes)) as chunks:
                         async for chunk in chunks:
-                            await call.write(objects_pb2.PutRequest(chunk=chunk.content, crc32c=chunk.crc32c))
+                            await call.write(chunk)
                             offset_bytes += len(chunk.content)
                             on_sent(offset_bytes)
                     await call.done_writing()
@@ -125,7 +129,7 @@ async def put(
 
 
 async def fetch(
-    objects: ObjectsAsyncStub,
+    streams: Streams,
     store: ObjectStore,
     name: str,
     on_received: OnReceived,
@@ -139,16 +143,16 @@ async def fetch(
     """
     offset_bytes = store.committed_bytes(name)
     try:
-        await _fetch(objects, store, name, offset_bytes, on_received, terms, why)
+        await _fetch(streams, store, name, offset_bytes, on_received, terms, why)
     except grpc.aio.AioRpcError as error:
         if error.code() != grpc.StatusCode.OUT_OF_RANGE or not offset_bytes:
             raise
         # Somebody has sent more here than the object has: what came of it is of no use.
-        await _fetch(objects, store, name, 0, on_received, terms, why)
+        await _fetch(streams, store, name, 0, on_received, terms, why)
 
 
 async def _fetch(
-    objects: ObjectsAsyncStub,
+    streams: Streams,
     store: ObjectStore,
     name: str,
     offset_bytes: int,
@@ -156,31 +160,38 @@ async def _fetch(
     terms: Terms | None,
     why: str | None,
 ) -> None:
-    call = objects.Get(objects_pb2.GetRequest(object=name, offset_bytes=offset_bytes), timeout=wire.STREAM_DEADLINE_S)
+    call = streams.get(objects_pb2.GetRequest(object=name, offset_bytes=offset_bytes), timeout=wire.STREAM_DEADLINE_S)
     try:
-        responses = aiter(call)
-        info = (await anext(responses, objects_pb2.GetResponse())).info
+        parts = aiter(call)
+        first = await anext(parts, None)
+        info = first.info if isinstance(first, objects_pb2.GetResponse) else objects_pb2.ObjectInfo()
         async with store.receiving(name, info.size_bytes, terms or Terms.of(info.terms).residency, why) as part:
             if part is None:
                 return
             if offset_bytes > part.committed_bytes:
                 raise DataLoss(f"what had come of {name} has gone from this node; it must come again")
             async with part.taking(offset_bytes) as intake:
-                async for response in responses:
-                    chunk = well_sized(response.chunk)
-                    await intake.take(chunk, response.crc32c)
-                    offset_bytes += len(chunk)
-                    on_received(len(chunk), offset_bytes, part.size_bytes)
+                async for each in parts:
+                    content, crc32c = well_sized(each if isinstance(each, Chunk) else Chunk(b"", 0))
+                    await intake.take(content, crc32c)
+                    offset_bytes += len(content)
+                    on_received(len(content), offset_bytes, part.size_bytes)
                 await intake.drained()
             await store.finish(part, name)
     finally:
         call.cancel()
 
 
-def _read(file: StoredFile, offset_bytes: int, length_bytes: int) -> list[Chunk]:
+async def _ended(reading: asyncio.Future[list[Chunk]]) -> None:
+    """Wait for what nobody wants any more, whatever it came to."""
+    await asyncio.wait({reading})
+    reading.exception()
+
+
+def _read(file: StoredFile, offset_bytes: int, length_bytes: int, chunk_bytes: int) -> list[Chunk]:
     """A batch of chunks. Blocks."""
     chunks = []
-    for start_bytes in range(offset_bytes, offset_bytes + length_bytes, CHUNK_BYTES):
-        content = file.read(start_bytes, min(CHUNK_BYTES, offset_bytes + length_bytes - start_bytes))
+    for start_bytes in range(offset_bytes, offset_bytes + length_bytes, chunk_bytes):
+        content = file.read(start_bytes, min(chunk_bytes, offset_bytes + length_bytes - start_bytes))
         chunks.append(Chunk(content, google_crc32c.value(content)))
     return chunks

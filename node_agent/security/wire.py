@@ -26,6 +26,20 @@ _PINGS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
+WINDOW_BYTES: Final = 4 * 1024 * 1024
+"""What may be on its way of a stream, or wait to be read: 335 Mbit/s at a round trip of 100 ms. It is open from the
+first byte on, where a window that grows by measuring would cost round trips after each blackout; and it is bounded,
+where on a busy machine such a one grows with the delays of the machine, and the agent's memory with it."""
+
+_WRITE_BUFFER_BYTES: Final = 512 * 1024
+"""A chunk is handed over while the one before it is still being sent."""
+
+_STREAMS: Final = (
+    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.write_buffer_size", _WRITE_BUFFER_BYTES),
+)
+
 PUT_ACCEPTED: Final = "skyrack-put-accepted"
 """In the initial metadata of a put's answer: the bytes may come. Without it the answer is there already."""
 
@@ -44,6 +58,7 @@ STREAM_DEADLINE_S: Final = 3600.0
 
 CLIENT_OPTIONS: Final = (
     *_PINGS,
+    *_STREAMS,
     ("grpc.http2.max_pings_without_data", 0),
     # A channel is used for one contact: nothing of an older one, its back-off least of all, may be shared with it.
     ("grpc.use_local_subchannel_pool", 1),
@@ -54,6 +69,7 @@ CLIENT_OPTIONS: Final = (
 
 SERVER_OPTIONS: Final = (
     *_PINGS,
+    *_STREAMS,
     # Let the clients ping as often as they do, instead of telling them to calm down.
     ("grpc.http2.max_ping_strikes", 0),
     # Who connects and says nothing is not waited for: a handshake takes a few round trips.

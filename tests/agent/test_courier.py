@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from controller.agents import AgentClient
 from controller.errors import InputError
-from node_agent.objects.transfer import CHUNK_BYTES
+from node_agent.objects.transfer import LARGE_CHUNK_BYTES
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_CANCELLED,
@@ -232,7 +232,7 @@ async def test_blackout_amid_a_transfer_is_noticed_and_resumed_where_it_broke(fl
         JOB_STATE_QUEUED,
     ]
     assert job.moved_bytes == size_bytes + len(COUNT) + len("6000000")
-    assert link.carried_bytes < (1 + OVERHEAD_RATIO) * size_bytes + CHUNK_BYTES
+    assert link.carried_bytes < (1 + OVERHEAD_RATIO) * size_bytes + LARGE_CHUNK_BYTES
 
 
 async def test_blackout_amid_the_result_is_resumed_where_it_broke(fleet: Fleet) -> None:
@@ -249,7 +249,7 @@ async def test_blackout_amid_the_result_is_resumed_where_it_broke(fleet: Fleet) 
     link.heal()
     job = await gw.wait_final("d", 60)
     assert (job.state, job.moved_bytes) == (JOB_STATE_SUCCEEDED, size_bytes)
-    assert link.carried_bytes < (1 + OVERHEAD_RATIO) * size_bytes + CHUNK_BYTES
+    assert link.carried_bytes < (1 + OVERHEAD_RATIO) * size_bytes + LARGE_CHUNK_BYTES
     (scene,) = job.outputs
     assert (await gw.stat(scene.object)).committed_bytes == size_bytes
 
