@@ -28,7 +28,8 @@ from node_agent.jobs.executor import Executor
 from node_agent.jobs.ledger import Ledger
 from node_agent.jobs.logs import JobLogs
 from node_agent.journal import Journal, JournalError
-from node_agent.objects.scrub import EVERY_S, Scrubber, from_holders
+from node_agent.objects.healing import Healer
+from node_agent.objects.scrub import EVERY_S, Scrubber
 from node_agent.objects.sealing import Keys
 from node_agent.objects.store import ObjectStore
 from node_agent.objects.transfer import ChecksumError, check_checksums
@@ -143,7 +144,7 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
     contacts = Contacts(resolver)
     courier = Courier(who.name, store, ledger, logs, contacts, sky)
     engine = Engine(who.name, who.jurisdiction, options.bounds, store, ledger, resolver, executor, logs, courier, sky)
-    scrubber = Scrubber(who.name, store, audit, from_holders(store, contacts))
+    scrubber = Scrubber(who.name, store, audit, Healer(who.name, store, contacts, first).heal)
     planes = Planes(who, credentials, audit, store, scrubber, engine, sky)
     endpoint = Endpoint(who, sky)
     await store.recover()

@@ -354,7 +354,9 @@ class Engine:
     def _go_on(self, record: Record) -> None:
         """Have the job led on from where it is."""
         plain = (
-            record.job.state == JOB_STATE_QUEUED and record.job.attempt == 1 and not record.job.spec.HasField("keep")
+            record.job.state == JOB_STATE_QUEUED
+            and record.job.attempt == 1
+            and record.job.spec.WhichOneof("program") not in ("keep", "drop")
         )
         if plain and not record.cancel_requested and not record.suspend_requested:
             self._ask_turn(record)
@@ -419,6 +421,10 @@ class Engine:
             await self._ledger.advance(spec.id, JOB_STATE_CANCELLED, f"cancelled {how}")
         elif not runs_here(spec, self._node):
             await self._courier.deliver(spec.id)
+        elif spec.drop:
+            await self._courier.drop(spec.id)
+            self._ledger.advance(spec.id, JOB_STATE_QUEUED, "nothing is to be run")
+            await self._ledger.advance(spec.id, JOB_STATE_SUCCEEDED, f"{len(spec.inputs)} objects are kept no more")
         else:
             await self._courier.gather(spec.id)
             await self._queue(record)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +17,10 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from node_agent.blocking import to_its_end
-from node_agent.errors import DataLoss, Exhausted, InvalidArgument, NotFound
+from node_agent.errors import DataLoss, Exhausted, NotFound
 from node_agent.journal import Journal
 from node_agent.objects.catalog import Catalog, Row
+from node_agent.objects.names import digest_of
 from node_agent.objects.partial import Partial
 from node_agent.objects.room import Room
 from node_agent.objects.sealing import Keys, SealedFile, sealed_bytes, unsealed_bytes
@@ -31,16 +31,6 @@ _log = logging.getLogger(__name__)
 
 STALE_S: Final = 3600.0
 """What nobody has sent more of for so long may go when its room is needed."""
-
-_NAME: Final = re.compile(r"sha256:([0-9a-f]{64})")
-
-
-def digest_of(name: str) -> str:
-    """The 64 hexadecimal digits of an object's name. Raises InvalidArgument."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise InvalidArgument(f"object name {name[:100]!r} is malformed: it must be 'sha256:' and 64 digits 0-9a-f")
-    return match.group(1)
 
 
 class Holdings:

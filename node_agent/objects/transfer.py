@@ -144,6 +144,23 @@ async def fetch(
         await _fetch(objects, store, name, 0, on_received, terms, why)
 
 
+async def read(objects: ObjectsAsyncStub, name: str, offset_bytes: int) -> AsyncGenerator[bytes, None]:
+    """An object from an offset to its end, in chunks that match their checksums. To be closed (`aclosing`).
+
+    Raises DataLoss, InvalidArgument, and gRPC's errors.
+    """
+    call = objects.Get(objects_pb2.GetRequest(object=name, offset_bytes=offset_bytes), timeout=wire.STREAM_DEADLINE_S)
+    try:
+        async for response in call:
+            if response.WhichOneof("part") == "chunk":
+                chunk = well_sized(response.chunk)
+                if google_crc32c.value(chunk) != response.crc32c:
+                    raise DataLoss(f"a chunk of {name} does not match its checksum")
+                yield chunk
+    finally:
+        call.cancel()
+
+
 async def _fetch(
     objects: ObjectsAsyncStub,
     store: ObjectStore,

@@ -3,7 +3,7 @@
     first process ── agent            a socket between the two; the agent asks, each request brings the socket that
         ├── program of a job          its answers go to
         └── helper, for a moment      has become a job's user to handle what that job has left, or the agent's to make
-                                      a key
+                                      a key, or to compute a fragment of an object
 
 It has imported what the agent needs and *forks* all of them from itself, so that they share memory and none waits for
 Python to start. It has one thread, and of root's privileges three (`users`); the others have none. When it ends, by
@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from node_agent.objects import mending
 from node_agent.processes import leavings, program, seclusion
 from node_agent.processes.proctree import Tree
 from node_agent.processes.users import Users
@@ -233,7 +234,7 @@ class _Init:
                 self._signal(tree, request["number"])
                 _answer(reply, {})
             case _:
-                self._help(request, tree, reply)
+                self._help(request, tree, reply, fds)
 
     def _signal(self, tree: Tree, number: int) -> None:
         """Signal a job's processes, its program by its id too: until that is executed, nobody sees whose it is."""
@@ -265,7 +266,7 @@ class _Init:
         self._running[pid] = _Running(tree, reply.dup())
         _answer(reply, {"pid": pid})
 
-    def _help(self, request: dict[str, Any], tree: Tree, reply: socket.socket) -> None:
+    def _help(self, request: dict[str, Any], tree: Tree, reply: socket.socket, fds: list[int]) -> None:
         if os.fork():
             return
         try:
@@ -275,7 +276,7 @@ class _Init:
             signal.alarm(HELPER_DEADLINE_S)  # nobody else waits for it
             if self._users is not None:
                 _become_helper(self._users, tree.user)
-            _answer_with_file(reply, *_helped(request, tree))
+            _answer_with_file(reply, *_helped(request, tree, fds))
         except (OSError, ValueError) as error:
             _answer(reply, _error(error))
         finally:
@@ -294,7 +295,7 @@ def _become_helper(users: Users, user: int | None) -> None:
     os.setresuid(users.agent, user, users.agent)
 
 
-def _helped(request: dict[str, Any], tree: Tree) -> tuple[dict[str, Any], int | None]:
+def _helped(request: dict[str, Any], tree: Tree, fds: list[int]) -> tuple[dict[str, Any], int | None]:
     """Do a helper's work. Its answer, and perhaps an open file. Raises OSError, ValueError."""
     path = request["path"]
     match request["do"]:
@@ -311,6 +312,9 @@ def _helped(request: dict[str, Any], tree: Tree) -> tuple[dict[str, Any], int | 
         case "take certificate":
             pems = request["certificate_pem"].encode(), request["authority_pem"].encode()
             identity.take_certificate(Path(path), request["name"], request["role"], *pems)
+        case "mend":
+            code = request["k"], request["m"], request["index"]
+            mending.serve(socket.socket(fileno=fds[0]), *code, HELPER_DEADLINE_S)
     return {}, None
 
 
