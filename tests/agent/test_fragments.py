@@ -11,7 +11,7 @@ from grpc import StatusCode
 
 from controller.coding import STRIPE_BYTES, Code, Coded, Encoder
 from protos.skyrack.v1 import jobs_pb2, objects_pb2
-from tests.agent.fleet import Fleet, object_name, refused, until
+from tests.agent.fleet import DataPlane, Fleet, object_name, refused, until
 from tests.agent.test_scrub import flip_a_bit, stored
 
 NODES = ("a", "b", "c", "d", "e")
@@ -35,6 +35,11 @@ def part(content: bytes, made: Coded, index: int, code: Code = CODE) -> objects_
         whole=object_name(content), whole_bytes=len(content), k=code.k, m=code.m, index=index,
         piece_bytes=made.piece_bytes, fragments=fragments,
     )  # fmt: skip
+
+
+def memory_of(pid: int) -> str:
+    """What a process has mapped."""
+    return Path(f"/proc/{pid}/maps").read_text()
 
 
 async def kept(fleet: Fleet, content: bytes, **terms: object) -> Coded:
@@ -108,8 +113,8 @@ async def test_more_damage_than_the_code_bears_is_told(fleet: Fleet) -> None:
     for index in (0, 3):
         plane = await fleet.data_plane(NODES[index])
 
-        async def whole(plane: object = plane, index: int = index) -> bool:
-            return await plane.committed_bytes(made.names[index]) == made.files[index].stat().st_size  # type: ignore[attr-defined]
+        async def whole(plane: DataPlane = plane, index: int = index) -> bool:
+            return await plane.committed_bytes(made.names[index]) == CODE.fragment_bytes(len(content))
 
         await until(whole, f"fragment {index} is computed in the background", 30)
         assert await plane.get(made.names[index]) == made.files[index].read_bytes()
@@ -147,7 +152,7 @@ async def test_the_agent_does_not_keep_the_library_in_memory(fleet: Fleet) -> No
     flip_a_bit(stored(fleet["a"], made.names[0]))
     a = await fleet.data_plane("a")
     assert list((await a.scrub()).repaired) == [made.names[0]]
-    assert "pyeclib" not in Path(f"/proc/{fleet['a'].pid()}/maps").read_text()
+    assert "pyeclib" not in memory_of(fleet["a"].pid())
     assert len(fleet["a"].pids()) == 1
 
 
@@ -198,10 +203,14 @@ async def test_a_job_drops_objects_where_they_lie(fleet: Fleet) -> None:
     pinned = [jobs_pb2.JobInput(object=names[2], at_node="b")]
     job = await gw.run(jobs_pb2.JobSpec(id="drop-2", drop=True, inputs=pinned))
     assert (job.state, "is pinned" in job.reason) == (jobs_pb2.JOB_STATE_FAILED, True)
-    for number, wrong in enumerate(({"inputs": []}, {"inputs": [jobs_pb2.JobInput(object=names[0])]}, {"on_node": "a"})):
-        spec = {"inputs": inputs, **wrong}
+    nowhere = [jobs_pb2.JobInput(object=names[0])]
+    for wrong in (
+        jobs_pb2.JobSpec(id="wrong", drop=True),
+        jobs_pb2.JobSpec(id="wrong", drop=True, inputs=nowhere),
+        jobs_pb2.JobSpec(id="wrong", drop=True, inputs=inputs, on_node="a"),
+    ):
         with refused(StatusCode.INVALID_ARGUMENT, "each with its node"):
-            await gw.run(jobs_pb2.JobSpec(id=f"wrong-{number}", drop=True, **spec))  # type: ignore[arg-type]
+            await gw.run(wrong)
 
 
 async def test_a_satellite_has_nothing_dropped(fleet: Fleet) -> None:
