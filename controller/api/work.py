@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 
 from controller.agents import FINAL_STATES
 from controller.api.live import Context, LiveService, answered, refuse
@@ -27,8 +28,9 @@ class WorkService(LiveService):
     ) -> AsyncIterator[objects_pb2.GetResponse]:
         """Pass a get on to a node on the ground, once the object is there; of one that is coded, put it together."""
         try:
-            async for part in self._emulation.office.shelf.get(request.via, request.get):
-                yield part
+            async with aclosing(self._emulation.office.shelf.get(request.via, request.get)) as parts:
+                async for part in parts:
+                    yield part
         except SkyrackError as error:
             await refuse(context, error)
 
@@ -39,8 +41,9 @@ class WorkService(LiveService):
         first = await anext(request_iterator, controller_pb2.PutCodedRequest())
         chunks = (message.chunk async for message in request_iterator)
         try:
-            async for coded in self._emulation.office.coded.put(first.header, chunks):
-                yield coded
+            async with aclosing(self._emulation.office.coded.put(first.header, chunks)) as told:
+                async for coded in told:
+                    yield coded
         except SkyrackError as error:
             await refuse(context, error)
 

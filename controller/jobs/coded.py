@@ -8,7 +8,7 @@ import asyncio
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -49,6 +49,7 @@ class CodedDesk:
         self._grounds, self._desk, self._journal = grounds, desk, journal
         self._orders, self._sight, self._folder = orders, sight, folder
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._left: dict[str, list[str]] = {}  # of objects that are being removed, nodes that have not done it yet
         self._one_at_a_time: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def take_up(self) -> None:
@@ -63,7 +64,7 @@ class CodedDesk:
 
     async def put(
         self, header: controller_pb2.PutCodedRequest.Header, chunks: AsyncIterator[bytes]
-    ) -> AsyncIterator[controller_pb2.CodedObject]:
+    ) -> AsyncGenerator[controller_pb2.CodedObject, None]:
         """Code an object and have its fragments kept: how they stand, at every change until all are. Raises InputError,
         and SkyrackError when one cannot be kept, and so none is."""
         async with self._one_at_a_time.setdefault(header.object, asyncio.Lock()):
@@ -125,8 +126,7 @@ class CodedDesk:
         if task.done():
             task.result()
             return []
-        left = [(await asyncio.to_thread(self._journal.known, each.object), each.node) for each in coded.fragments]
-        return [node for known, node in left if known is not None and node in known.at_nodes]
+        return list(self._left[name])
 
     async def close(self) -> None:
         """Leave what is under way to whoever opens the journal next."""
@@ -254,6 +254,7 @@ class CodedDesk:
 
     async def _remove(self, coded: controller_pb2.CodedObject) -> None:
         """Have no node hold a fragment any more. Raises SkyrackError for those that refuse."""
+        self._left[coded.object] = [each.node for each in coded.fragments]
         told = await asyncio.gather(*(self._removed(coded, each) for each in coded.fragments), return_exceptions=True)
         refusals = [error for error in told if error is not None]
         for error in refusals:
@@ -267,16 +268,15 @@ class CodedDesk:
 
     async def _removed(self, coded: controller_pb2.CodedObject, each: controller_pb2.CodedObject.Fragment) -> None:
         """Wait until the node of a fragment has it no more. Raises SkyrackError where it refuses."""
-        try:
-            job = await self._ended(each.job)
-        except InputError:
-            return  # it was never handed over
-        if job.state != jobs_pb2.JOB_STATE_SUCCEEDED:
-            return
-        drop = jobs_pb2.JobSpec(
-            id=job_id("drop", each.object), drop=True,
-            inputs=[jobs_pb2.JobInput(object=each.object, at_node=each.node)],
-        )  # fmt: skip
+        with suppress(InputError):  # it was never handed over
+            if (await self._ended(each.job)).state == jobs_pb2.JOB_STATE_SUCCEEDED:
+                await self._dropped(coded, each)
+        self._left[coded.object].remove(each.node)
+
+    async def _dropped(self, coded: controller_pb2.CodedObject, each: controller_pb2.CodedObject.Fragment) -> None:
+        """Have a fragment removed that is kept. Raises SkyrackError where its node refuses."""
+        inputs = [jobs_pb2.JobInput(object=each.object, at_node=each.node)]
+        drop = jobs_pb2.JobSpec(id=job_id("drop", each.object), drop=True, inputs=inputs)
         await self._desk.submit(coded.via, drop)
         job = await self._final(drop.id)
         if job.state != jobs_pb2.JOB_STATE_SUCCEEDED:

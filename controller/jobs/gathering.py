@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from weakref import WeakValueDictionary
 
 import google_crc32c
 
@@ -27,11 +28,13 @@ class Gathering:
 
     def __init__(self, desk: JobDesk, journal: Journal, sight: Sight) -> None:
         self._desk, self._journal, self._sight = desk, journal, sight
-        self._readers: Counter[tuple[str, str]] = Counter()  # by node on the ground and fragment
+        self._readers: Counter[tuple[str, str]] = Counter()  # by node on the ground and whole
+        self._copies: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # fragments that were brought for them
+        self._coming_and_going: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def read(
         self, via: str, coded: controller_pb2.CodedObject, request: objects_pb2.GetRequest
-    ) -> AsyncIterator[objects_pb2.GetResponse]:
+    ) -> AsyncGenerator[objects_pb2.GetResponse, None]:
         """The whole, or a range of it, as if it lay at a node on the ground. Raises SkyrackError that names what is
         missing, InputError for a range that it does not have."""
         start_bytes = request.offset_bytes
@@ -59,11 +62,11 @@ class Gathering:
         self, via: str, coded: controller_pb2.CodedObject, at_bytes: int
     ) -> AsyncGenerator[Mapping[int, _Source], None]:
         """k fragments, by index, open at a node on the ground from a stripe on: what is open stays readable, even when
-        it is removed. Those that are brought for it go again at the end."""
-        node = self._desk.gateway(via)
-        brought: list[int] = []
-        used = [(via, each.object) for each in coded.fragments]
-        self._readers.update(used)
+        it is removed. Those that are brought there go again with the last who reads them."""
+        node, place = self._desk.gateway(via), (via, coded.object)
+        lock = self._coming_and_going.setdefault(place, asyncio.Lock())
+        async with lock:
+            self._readers[place] += 1
         try:
             async with AsyncExitStack() as stack:
                 sources: dict[int, _Source] = {}
@@ -71,20 +74,19 @@ class Gathering:
                     if len(sources) < coded.k:
                         with suppress(InputError):  # it is not there
                             sources[index] = await _opened(stack, node, coded, index, at_bytes)
-                if len(sources) < coded.k:
-                    brought += await self._brought(via, coded, [*sources])
+                brought = await self._brought(via, coded, [*sources]) if len(sources) < coded.k else []
                 for index in brought:
                     sources[index] = await _opened(stack, node, coded, index, at_bytes)
                 yield sources
         finally:
-            self._readers.subtract(used)
-            for index in brought:
-                name = coded.fragments[index].object
-                if not self._readers[via, name]:
-                    with suppress(SkyrackError):  # an open job needs it there
-                        await node.delete(name)
-                        await asyncio.to_thread(self._journal.dropped, via, name)
-            self._readers = +self._readers
+            async with lock:
+                self._readers[place] -= 1
+                if not self._readers[place]:
+                    del self._readers[place]
+                    for name in self._copies.pop(place, ()):
+                        with suppress(SkyrackError):  # an open job needs it there
+                            await node.delete(name)
+                            await asyncio.to_thread(self._journal.dropped, via, name)
 
     async def _brought(self, via: str, coded: controller_pb2.CodedObject, here: Sequence[int]) -> list[int]:
         """Bring as many fragments as are lacking: the whole's own bytes, and others where one cannot be had or is slow.
@@ -106,6 +108,7 @@ class Gathering:
                 while spare and len(brought) + len(coming) < at_once:
                     index = spare.pop(0)
                     each = coded.fragments[index]
+                    self._copies[via, coded.object].add(each.object)
                     fetching = bring(self._desk, via, each.object, each.node, terms)
                     coming[asyncio.create_task(fetching, name=f"fragment {index} of {coded.object}")] = index
                 done, _ = await asyncio.wait(coming, timeout=SLOW_S, return_when=asyncio.FIRST_COMPLETED)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 from controller.agents import AgentClient
@@ -52,7 +53,7 @@ class Shelf:
         await asyncio.to_thread(self._journal.holds, via, [info if info.HasField("terms") else told])
         return info
 
-    async def get(self, via: str, request: objects_pb2.GetRequest) -> AsyncIterator[objects_pb2.GetResponse]:
+    async def get(self, via: str, request: objects_pb2.GetRequest) -> AsyncGenerator[objects_pb2.GetResponse, None]:
         """An object at a node on the ground, brought there first if it lies elsewhere only, whole or as fragments."""
         node, name = self._desk.gateway(via), request.object
         known = await asyncio.to_thread(self._journal.known, name)
@@ -62,8 +63,9 @@ class Shelf:
         info = await node.stat(name)
         if fragments is not None and fragments.stands != "removing" and not _is_whole(info):
             await self._orders.check_residency("get", short(name), [via], fragments.coded.jurisdictions)
-            async for response in self._gathering.read(via, fragments.coded, request):
-                yield response
+            async with aclosing(self._gathering.read(via, fragments.coded, request)) as responses:
+                async for response in responses:
+                    yield response
             return
         if not _is_whole(info):
             await self._bring(via, name, known)

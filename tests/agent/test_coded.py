@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 
@@ -184,6 +185,22 @@ async def test_scrubbing_makes_a_fragment_whole_and_stat_says_how_it_stands(flee
         assert await got(desks, content) == content
 
 
+async def test_several_read_at_once_and_one_breaks_off(fleet: Fleet, content: bytes) -> None:
+    """Each has the whole; whoever leaves early takes nothing from the others, and nothing stays at the gateway."""
+    run = await small_run(fleet, SIX)
+    async with office(run, fleet, []) as desks:
+        await put(desks, content, 4, 2)
+        await until_ground_is_clear(fleet)
+        request = objects_pb2.GetRequest(object=object_name(content))
+        leaves = desks.shelf.get("gw-cn", request)
+        assert (await anext(leaves)).info.size_bytes == len(content)
+        stays = asyncio.gather(*(got(desks, content) for _ in range(3)))
+        await anext(leaves)
+        await leaves.aclose()
+        assert set(await stays) == {content}
+        await until_ground_is_clear(fleet)
+
+
 async def test_removal_waits_for_who_is_away(fleet: Fleet, content: bytes) -> None:
     """All nodes remove their fragment at once but the one that is away, which is named; it does when it is back, and is
     asked again by a controller that was killed meanwhile."""
@@ -220,34 +237,41 @@ async def test_a_fragment_that_cannot_be_kept_takes_the_others_with_it(fleet: Fl
             assert not await held(fleet, node), node
 
 
-@pytest.mark.parametrize(
-    ("size_bytes", "k", "m", "options", "message"),
-    [
-        (0, 4, 2, {}, "0 bytes are too few for 4 fragments"),
-        (3, 4, 2, {}, "3 bytes are too few"),
-        (100, 0, 2, {}, r"0\+2 fragments: both must be 1 or more, and 32 together"),
-        (100, 4, 0, {}, r"4\+0 fragments: both must be 1 or more"),
-        (100, 30, 3, {}, r"30\+3 fragments"),
-        (100, 5, 2, {}, r"5\+2 fragments of sha256:[0-9a-f]{12} want 7 nodes: 6 can take one"),
-        (100, 4, 2, {"via": "cn-p00s00"}, "no gateway or terminal"),
-        (100, 4, 2, {"via": "gw-us", "jurisdictions": "CN"}, "gw-us lies in US, outside CN"),
-        (100, 4, 2, {"jurisdictions": "SG"}, "gw-cn lies in CN, outside SG"),
-        (100, 4, 2, {"name": "sha256:abc"}, "no object's name"),
-        (100, 4, 2, {"name": object_name(b"other")}, "hash to"),
-    ],
-)
-async def test_what_cannot_be_is_one_message_and_leaves_nothing(
-    fleet: Fleet, size_bytes: int, k: int, m: int, options: dict[str, str], message: str
-) -> None:
+WRONG: list[tuple[int, int, int, dict[str, str], str]] = [
+    (0, 4, 2, {}, "0 bytes are too few for 4 fragments"),
+    (3, 4, 2, {}, "3 bytes are too few"),
+    (100, 0, 2, {}, r"0\+2 fragments: both must be 1 or more, and 32 together"),
+    (100, 4, 0, {}, r"4\+0 fragments: both must be 1 or more"),
+    (100, 30, 3, {}, r"30\+3 fragments"),
+    (100, 5, 2, {}, r"5\+2 fragments of sha256:[0-9a-f]{12} want 7 nodes: 6 can take one"),
+    (100, 4, 2, {"via": "cn-p00s00"}, "no gateway or terminal"),
+    (100, 4, 2, {"via": "gw-us", "jurisdictions": "CN"}, "gw-us lies in US, outside CN"),
+    (100, 4, 2, {"jurisdictions": "SG"}, "gw-cn lies in CN, outside SG"),
+    (100, 4, 2, {"name": "sha256:abc"}, "no object's name"),
+    (100, 4, 2, {"name": object_name(b"other")}, "hash to"),
+]
+
+
+async def test_what_cannot_be_is_one_message_and_leaves_nothing(fleet: Fleet) -> None:
     """No job, no object, nothing in the journal, no file."""
     run = await small_run(fleet, SIX)
     async with office(run, fleet, []) as desks:
-        with pytest.raises(InputError, match=message):
-            await put(desks, os.urandom(size_bytes), k, m, **options)
-        assert not await desks.desk.list()
+        for size_bytes, k, m, options, message in WRONG:
+            with pytest.raises(InputError, match=message):
+                await put(desks, os.urandom(size_bytes), k, m, **options)
+            assert not await desks.desk.list()
+            assert not desks.journal.all_coded()
+            assert not await held(fleet, "gw-cn")
+            assert not list(fleet.folder.glob("coded-*"))
+
+
+async def test_a_gateway_without_room_for_all_fragments_begins_none(fleet: Fleet) -> None:
+    """The message says how much there would have to be, and how much there is."""
+    run = await small_run(fleet, SIX, options=("--store-bytes=100000",))
+    async with office(run, fleet, []) as desks:
+        with pytest.raises(SkyrackError, match=r"all fragments together have 1\d\d\.\d kB, and 100\.0 kB of the store"):
+            await put(desks, os.urandom(80_000), 4, 2)
         assert not desks.journal.all_coded()
-        assert not await held(fleet, "gw-cn")
-        assert not list(fleet.folder.glob("coded-*"))
 
 
 async def test_all_fragments_are_bound_as_the_whole_is(fleet: Fleet, content: bytes) -> None:

@@ -214,13 +214,19 @@ async def test_a_job_drops_objects_where_they_lie(fleet: Fleet) -> None:
 
 
 async def test_a_satellite_has_nothing_dropped(fleet: Fleet) -> None:
-    """Only gateways may have objects removed elsewhere: the holder denies it to others."""
-    await fleet.launch("a", "b")
+    """Only gateways may have objects removed elsewhere: the holder denies it to others, who cannot send a gateway."""
+    await fleet.launch("a", "b", "gw")
     a, b = await fleet.data_plane("a"), await fleet.data_plane("b")
     name = await b.keep(b"one")
     inputs = [jobs_pb2.JobInput(object=name, at_node="b")]
     job = await a.run(jobs_pb2.JobSpec(id="drop-1", drop=True, inputs=inputs))
     assert (job.state, "no satellite may call" in job.reason) == (jobs_pb2.JOB_STATE_FAILED, True)
+    for role in ("satellite", "terminal"):
+        sent = await fleet.data_plane("gw", as_role=role)
+        with refused(StatusCode.PERMISSION_DENIED, f"no {role} may have objects removed"):
+            await sent.run(jobs_pb2.JobSpec(id="drop-2", drop=True, inputs=inputs))
+    events = await (await fleet.client("gw")).audit()
+    assert [(event.kind, event.of) for event in events] == [("denied", "drop-2")] * 2
     assert await b.get(name) == b"one"
 
 
