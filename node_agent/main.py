@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import fcntl
 import ipaddress
 import logging
@@ -15,10 +14,10 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from node_agent import memory
 from node_agent.delivery.contact import Contacts
 from node_agent.delivery.courier import Courier
 from node_agent.delivery.peer import Resolver
@@ -47,7 +46,6 @@ _log = logging.getLogger(__name__)
 
 JOURNAL = "journal.db"
 IDENTITY = "identity"
-_M_ARENA_MAX = -8  # malloc.h
 _DEFAULT_STORE_BYTES = 2 * 1024**3
 _FIRST_JOB_USER = 10100
 
@@ -204,7 +202,7 @@ def live(options: Options, channel: socket.socket, restarts: int) -> int:
     """Be the agent until it is told to end. The exit status of the process."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.identity.name} %(message)s")
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may grow no more is an error like a full disk
-    _have_one_arena()
+    memory.have_one_arena()
     try:
         check_checksums()
         lock = _lock(options.store_dir)
@@ -230,12 +228,6 @@ def rehearse(folder: Path) -> None:
 
 def _say(options: Options, error: Exception) -> None:
     sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
-
-
-def _have_one_arena() -> None:
-    """Let glibc keep memory in one place for all threads: it would keep megabytes more in one for each."""
-    with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _lock(store_dir: Path) -> int:

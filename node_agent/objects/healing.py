@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Final, Protocol, Self
 
+from node_agent import memory
 from node_agent.delivery.contact import Contacts
 from node_agent.delivery.peer import Break, Peer
 from node_agent.errors import DataLoss, Refusal
@@ -42,7 +43,10 @@ class Healer:
         if others:
             return await self._fetched(row.name, others)
         if row.terms.part is not None:
-            return await self._computed(row, row.terms.part)
+            try:
+                return await self._computed(row, row.terms.part)
+            finally:
+                memory.give_back()
         raise Break("no other node is known to hold it")
 
     async def _fetched(self, name: str, holders: Sequence[str]) -> str:
