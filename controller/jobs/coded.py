@@ -27,6 +27,7 @@ from protos.skyrack.v1 import controller_pb2, jobs_pb2, objects_pb2
 
 SPOOL = "coded-"
 ASK_AGAIN_S = 1.0
+DROP_PAUSES_S = (0.5, 1.0, 2.0, 0.0)
 REMOVAL_WAIT_S = 10.0
 """How long who has an object removed waits for it. It goes on after that."""
 
@@ -269,19 +270,23 @@ class CodedDesk:
     async def _removed(self, coded: controller_pb2.CodedObject, each: controller_pb2.CodedObject.Fragment) -> None:
         """Wait until the node of a fragment has it no more. Raises SkyrackError where it refuses."""
         with suppress(InputError):  # it was never handed over
-            if (await self._ended(each.job)).state == jobs_pb2.JOB_STATE_SUCCEEDED:
-                await self._dropped(coded, each)
+            await self._ended(each.job)  # whatever it says: what was cancelled may have been kept by then
+            await self._dropped(coded, each)
         self._left[coded.object].remove(each.node)
 
     async def _dropped(self, coded: controller_pb2.CodedObject, each: controller_pb2.CodedObject.Fragment) -> None:
-        """Have a fragment removed that is kept. Raises SkyrackError where its node refuses."""
+        """Have its node hold a fragment no more. Raises SkyrackError where it refuses, and not only while a transfer
+        breaks off."""
         inputs = [jobs_pb2.JobInput(object=each.object, at_node=each.node)]
-        drop = jobs_pb2.JobSpec(id=job_id("drop", each.object), drop=True, inputs=inputs)
-        await self._desk.submit(coded.via, drop)
-        job = await self._final(drop.id)
-        if job.state != jobs_pb2.JOB_STATE_SUCCEEDED:
-            raise SkyrackError(f"{short(each.object)} is not removed: {state_name(job.state)}, {job.reason}")
-        await asyncio.to_thread(self._journal.dropped, each.node, each.object)
+        for pause_s in DROP_PAUSES_S:
+            drop = jobs_pb2.JobSpec(id=job_id("drop", each.object), drop=True, inputs=inputs)
+            await self._desk.submit(coded.via, drop)
+            job = await self._final(drop.id)
+            if job.state == jobs_pb2.JOB_STATE_SUCCEEDED:
+                await asyncio.to_thread(self._journal.dropped, each.node, each.object)
+                return
+            await asyncio.sleep(pause_s)
+        raise SkyrackError(f"{short(each.object)} is not removed: {state_name(job.state)}, {job.reason}")
 
     async def _sweep(self, coded: controller_pb2.CodedObject) -> None:
         """Remove what lies at nodes on the ground: on its way to a job that was never handed over, or read there."""

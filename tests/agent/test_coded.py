@@ -233,6 +233,7 @@ async def test_a_fragment_that_cannot_be_kept_takes_the_others_with_it(fleet: Fl
         with pytest.raises(SkyrackError, match=r"is not kept at cn-p01s00: FAILED, .* removed again"):
             await put(desks, content, 4, 2, jurisdictions="CN")
         await until(lambda: desks.journal.coded(object_name(content)) is None, "it is forgotten")
+        await until_ground_is_clear(fleet)
         for node in fleet.agents:
             assert not await held(fleet, node), node
 
