@@ -125,6 +125,26 @@ async def test_more_damage_than_the_code_bears_is_told(fleet: Fleet) -> None:
         assert await plane.get(made.names[index]) == made.files[index].read_bytes()
 
 
+async def test_what_has_come_of_a_fragment_is_gone_on_with(fleet: Fleet) -> None:
+    """A transfer broke off within a piece: what is computed continues with that piece, and it is whole."""
+    await fleet.launch(*NODES)
+    made = await kept(fleet, os.urandom(4 * STRIPE_BYTES))
+    content = made.files[0].read_bytes()
+    flip_a_bit(stored(fleet["a"], made.names[0]))
+    for node in NODES[2:]:
+        fleet[node].kill()
+    a = await fleet.data_plane("a")
+    assert not (await a.scrub()).repaired
+    with refused(StatusCode.INVALID_ARGUMENT, "continue from there"):
+        await a.put(made.names[0], content[:500_000], size_bytes=len(content))
+    assert await a.committed_bytes(made.names[0]) == 500_000
+    for node in NODES[2:]:
+        fleet[node].start()
+        await fleet[node].ready()
+    assert list((await a.scrub(made.names[0])).repaired) == [made.names[0]]
+    assert await a.get(made.names[0]) == content
+
+
 async def test_no_fragment_is_read_or_computed_outside_its_jurisdictions(fleet: Fleet) -> None:
     """Who lies outside gets none; the fragment that is computed is bound as it was."""
     await fleet.launch(*NODES, jurisdictions=dict.fromkeys(NODES, "CN"))
