@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -127,7 +128,7 @@ class CodedDesk:
         if task.done():
             task.result()
             return []
-        return list(self._left[name])
+        return list(self._left.get(name, ()))
 
     async def close(self) -> None:
         """Leave what is under way to whoever opens the journal next."""
@@ -152,7 +153,7 @@ class CodedDesk:
         )  # fmt: skip
         await self._orders.restrict(via, spec)
         fragment_bytes = await asyncio.to_thread(code.fragment_bytes, header.size_bytes)
-        nodes = await self._nodes(code, spec, via, header.object, fragment_bytes)
+        places = await self._places(code, spec, via, header.object, fragment_bytes)
         await self._check_room(via, code.count * fragment_bytes)
         with tempfile.TemporaryDirectory(prefix=SPOOL, dir=self._folder) as folder:
             made = await _encoded(code, header, chunks, Path(folder))
@@ -161,20 +162,22 @@ class CodedDesk:
                 jurisdictions=spec.jurisdictions, transit=spec.transit, fragment_bytes=fragment_bytes,
                 piece_bytes=made.piece_bytes,
             )  # fmt: skip
-            for index, (name, node) in enumerate(zip(made.names, nodes, strict=True)):
-                coded.fragments.add(object=name, node=node, job=f"{spec.id}-{index}")
-            await asyncio.to_thread(self._journal.keep_coded, coded, "placing")
+            for index, (name, place) in enumerate(zip(made.names, places, strict=True)):
+                coded.fragments.add(object=name, node=place.chosen, job=f"{spec.id}-{index}")
             try:
-                for index, path in enumerate(made.files):
-                    await self._hand_over(coded, index, path)
+                await asyncio.to_thread(self._journal.keep_coded, coded, "placing")
+                for index, (path, place) in enumerate(zip(made.files, places, strict=True)):
+                    await self._hand_over(coded, index, path, place)
             except BaseException:
                 await asyncio.to_thread(self._journal.keep_coded, coded, "removing")
                 self._start(coded, self._remove(coded))
                 raise
         return coded
 
-    async def _nodes(self, code: Code, spec: jobs_pb2.JobSpec, via: str, name: str, fragment_bytes: int) -> list[str]:
-        """Where fragments go: to satellites, as many of each plane as of any other as far as that can be.
+    async def _places(
+        self, code: Code, spec: jobs_pb2.JobSpec, via: str, name: str, fragment_bytes: int
+    ) -> list[controller_pb2.Explanation]:
+        """Where fragments go, and why: to satellites, as many of each plane as of any other as far as that can be.
 
         Raises InputError where there are too few.
         """
@@ -190,7 +193,7 @@ class CodedDesk:
         if len(nodes) < code.count:
             reason = f"{len(nodes)} can take one" if nodes else infeasible(decision)
             raise InputError(f"{code} fragments of {short(name)} want {code.count} nodes: {reason}")
-        return nodes
+        return [explanation_of(spec, via, self._orders.now_s, replace(decision, chosen=node)) for node in nodes]
 
     async def _check_room(self, via: str, needed_bytes: int) -> None:
         """Raise SkyrackError where fragments have no room on their way."""
@@ -206,7 +209,9 @@ class CodedDesk:
                     f"all fragments together have {amount(needed_bytes)}, and {free} of {where} are free"
                 )
 
-    async def _hand_over(self, coded: controller_pb2.CodedObject, index: int, path: Path) -> None:
+    async def _hand_over(
+        self, coded: controller_pb2.CodedObject, index: int, path: Path, place: controller_pb2.Explanation
+    ) -> None:
         """A fragment at the node on the ground, for the job alone that brings it to its own node."""
         each = coded.fragments[index]
         residency = objects_pb2.ObjectTerms(jurisdictions=coded.jurisdictions, transit=coded.transit)
@@ -219,9 +224,8 @@ class CodedDesk:
             id=each.job, on_node=each.node, inputs=[jobs_pb2.JobInput(object=each.object)], keep=keep,
             jurisdictions=coded.jurisdictions, transit=coded.transit,
         )  # fmt: skip
-        request = controller_pb2.ViaSubmitRequest(via=coded.via, spec=spec)
-        explanation = explanation_of(spec, coded.via, self._orders.now_s)
-        await self._desk.take(Entry(request, spec, explanation, "placed"))
+        request = controller_pb2.ViaSubmitRequest(via=coded.via, spec=spec, policy=place.policy)
+        await self._desk.take(Entry(request, spec, place, "placed"))
 
     async def _settle(self, coded: controller_pb2.CodedObject) -> None:
         """Wait until all are kept. When one cannot be, have none kept. Raises SkyrackError, which says so."""

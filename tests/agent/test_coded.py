@@ -105,6 +105,8 @@ async def test_each_fragment_is_kept_at_a_node_of_its_own(fleet: Fleet, content:
             assert [(one.object, one.node) for one in info.terms.part.fragments] == [
                 (one.object, one.node) for one in last.fragments
             ]
+        explained, _ = await desks.desk.explain(last.fragments[3].job)
+        assert (explained.policy, explained.chosen) == ("spread", nodes[3])
         await until_ground_is_clear(fleet)
         for via in ("gw-cn", "gw-us"):
             assert await got(desks, content, via) == content
