@@ -10,7 +10,7 @@ import asyncio
 import datetime
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
@@ -152,8 +152,10 @@ class AgentClient:
 
         return await self._put(f"sha256:{digest}", len(content), chunks)
 
-    async def put_file(self, path: Path) -> objects_pb2.ObjectInfo:
-        """Store a file as an object at a gateway. Raises InputError if it cannot be read."""
+    async def put_file(
+        self, path: Path, terms: objects_pb2.ObjectTerms | None = None, for_job: str = ""
+    ) -> objects_pb2.ObjectInfo:
+        """Store a file as an object at a gateway, for good or for a job. Raises InputError if it cannot be read."""
         try:
             digest, size_bytes = await asyncio.to_thread(_digest_of, path)
         except OSError as error:
@@ -165,7 +167,7 @@ class AgentClient:
                     offset_bytes += len(chunk)
                     yield chunk
 
-        return await self._put(f"sha256:{digest}", size_bytes, chunks)
+        return await self._put(f"sha256:{digest}", size_bytes, chunks, terms, for_job)
 
     async def put(self, requests: AsyncIterator[objects_pb2.PutRequest]) -> objects_pb2.ObjectInfo:
         """Pass on a put as it comes from a client of the controller's. Asks for chunks only once they are welcome."""
@@ -200,7 +202,7 @@ class AgentClient:
             raise SkyrackError(f"{self._name} sent other bytes than {name}")
         return content
 
-    async def get_responses(self, request: objects_pb2.GetRequest) -> AsyncIterator[objects_pb2.GetResponse]:
+    async def get_responses(self, request: objects_pb2.GetRequest) -> AsyncGenerator[objects_pb2.GetResponse, None]:
         """An object of a gateway's as the wire has it, to be passed on."""
         with self._meaning():
             call = self._objects.Get(request, timeout=_STREAM_DEADLINE_S)
@@ -339,11 +341,20 @@ class AgentClient:
             call = self._node.Audit(node_pb2.AuditRequest(), timeout=_CALL_DEADLINE_S)
             return [event async for event in call]
 
-    async def _put(self, name: str, size_bytes: int, chunks: ChunksFrom) -> objects_pb2.ObjectInfo:
+    async def _put(
+        self,
+        name: str,
+        size_bytes: int,
+        chunks: ChunksFrom,
+        terms: objects_pb2.ObjectTerms | None = None,
+        for_job: str = "",
+    ) -> objects_pb2.ObjectInfo:
         committed_bytes = (await self.stat(name)).committed_bytes
 
         async def requests() -> AsyncIterator[objects_pb2.PutRequest]:
-            header = objects_pb2.PutRequest.Header(object=name, size_bytes=size_bytes, offset_bytes=committed_bytes)
+            header = objects_pb2.PutRequest.Header(
+                object=name, size_bytes=size_bytes, offset_bytes=committed_bytes, terms=terms, for_job=for_job
+            )
             yield objects_pb2.PutRequest(header=header)
             async for chunk in chunks(committed_bytes):
                 yield objects_pb2.PutRequest(chunk=chunk, crc32c=google_crc32c.value(chunk))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import fcntl
 import ipaddress
 import logging
@@ -15,11 +14,11 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+from node_agent import memory
 from node_agent.delivery.cargo import Cargo
 from node_agent.delivery.contact import Contacts
 from node_agent.delivery.courier import Courier
@@ -31,7 +30,8 @@ from node_agent.jobs.executor import Executor
 from node_agent.jobs.ledger import Ledger
 from node_agent.jobs.logs import JobLogs
 from node_agent.journal import Journal, JournalError
-from node_agent.objects.scrub import EVERY_S, Scrubber, from_holders
+from node_agent.objects.healing import Healer
+from node_agent.objects.scrub import EVERY_S, Scrubber
 from node_agent.objects.sealing import Keys
 from node_agent.objects.store import ObjectStore
 from node_agent.objects.transfer import ChecksumError, check_checksums
@@ -49,9 +49,6 @@ _log = logging.getLogger(__name__)
 
 JOURNAL = "journal.db"
 IDENTITY = "identity"
-_M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # malloc.h
-_MAPPED_BYTES = 1024 * 1024
-_SPARE_BYTES = 2 * 1024 * 1024
 _DEFAULT_STORE_BYTES = 2 * 1024**3
 _FIRST_JOB_USER = 10100
 
@@ -146,9 +143,9 @@ async def serve(options: Options, channel: socket.socket, restarts: int) -> None
     store.in_use = ledger.need_of
     resolver = Resolver(options.peers, options.port, credentials)
     contacts = Contacts(resolver)
-    fetch = from_holders(store, contacts)
-    scrubber = Scrubber(who.name, store, audit, fetch, lambda row: ledger.senders(row.reasons))
-    cargo = Cargo(who.name, store, ledger, scrubber)
+    healer = Healer(who.name, store, contacts, first, lambda row: ledger.senders(row.reasons))
+    scrubber = Scrubber(who.name, store, audit, healer.heal)
+    cargo = Cargo(who.name, store, ledger, scrubber, healer)
     way_back = WayBack(who.name, store, contacts, sky)
     courier = Courier(who.name, store, ledger, logs, contacts, sky, way_back, cargo)
     engine = Engine(
@@ -215,7 +212,7 @@ def live(options: Options, channel: socket.socket, restarts: int) -> int:
     wire.look_after_grpc(_end_at_once)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may grow no more is an error like a full disk
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # and a client that has gone, an error of what is written to it
-    _tune_malloc()
+    memory.tune()
     try:
         check_checksums()
         lock = _lock(options.store_dir)
@@ -247,19 +244,6 @@ def rehearse(folder: Path) -> None:
 
 def _say(options: Options, error: Exception) -> None:
     sys.stderr.write(f"skyrack-agent {options.identity.name}: {error}\n")
-
-
-def _tune_malloc() -> None:
-    """Let glibc keep memory in one place for all threads: it would keep megabytes more in one for each.
-
-    And let it use memory again for chunks on their way, some of it at least: new memory for each, mapped and faulted in
-    page by page, costs more than what is done with them.
-    """
-    with suppress(AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _SPARE_BYTES)
 
 
 def _lock(store_dir: Path) -> int:

@@ -116,6 +116,19 @@ class ControllerClient:
         with told():
             return self._stub.Put(_put_messages(via, path, name, terms), timeout=TRANSFER_S)
 
+    def put_coded(
+        self, via: str, path: Path, k: int, m: int, terms: objects_pb2.ObjectTerms
+    ) -> Iterator[controller_pb2.CodedObject]:
+        """Have a file kept as k + m fragments: how they stand, at every change until all are."""
+        with path.open("rb") as file:
+            name = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        header = controller_pb2.PutCodedRequest.Header(
+            via=via, object=name, size_bytes=path.stat().st_size, k=k, m=m, jurisdictions=terms.jurisdictions,
+            transit=terms.transit,
+        )  # fmt: skip
+        with told():
+            yield from self._stub.PutCoded(_coded_messages(path, header))
+
     def get(self, via: str, name: str, out: BinaryIO) -> int:
         """Write an object to a file, by way of a node on the ground, checked against its name; its size in bytes."""
         digest = hashlib.sha256()
@@ -134,10 +147,15 @@ class ControllerClient:
         with told():
             return list(self._stub.Keep(request, timeout=PLACE_S).jobs)
 
-    def objects(self, via: str = "") -> list[controller_pb2.ObjectAtNode]:
-        """The objects of a node on the ground, or of all."""
+    def objects(self, via: str = "") -> controller_pb2.ListObjectsAtResponse:
+        """The objects of a node on the ground, or of all, and then those that are kept as fragments, too."""
         with told():
-            return list(self._stub.ListObjects(controller_pb2.ListObjectsAtRequest(via=via), timeout=CALL_S).objects)
+            return self._stub.ListObjects(controller_pb2.ListObjectsAtRequest(via=via), timeout=CALL_S)
+
+    def stat(self, name: str) -> controller_pb2.StatObjectResponse:
+        """What the run knows of an object."""
+        with told():
+            return self._stub.StatObject(controller_pb2.ViaObjectRequest(object=name), timeout=CALL_S)
 
     def set_terms(self, via: str, name: str, terms: objects_pb2.ObjectTerms) -> objects_pb2.ObjectInfo:
         """Change an object's terms at a node on the ground."""
@@ -145,11 +163,12 @@ class ControllerClient:
         with told():
             return self._stub.SetTerms(controller_pb2.ViaTermsRequest(via=via, set=request), timeout=CALL_S)
 
-    def delete(self, via: str, name: str) -> bool:
-        """Remove an object from a node on the ground. Whether it was there."""
+    def delete(self, via: str, name: str) -> controller_pb2.DropObjectResponse:
+        """Remove an object from a node on the ground, and all fragments of it. Whether it was there, and who still has
+        one."""
         with told():
             request = controller_pb2.ViaObjectRequest(via=via, object=name)
-            return self._stub.DeleteObject(request, timeout=CALL_S).was_here
+            return self._stub.DeleteObject(request, timeout=PLACE_S)
 
     def scrub(self, via: str, name: str) -> objects_pb2.ScrubReport:
         """Hold an object of a node on the ground, or with an empty name all, against their names."""
@@ -221,6 +240,16 @@ def _put_messages(
         while chunk := file.read(CHUNK_BYTES):
             put = objects_pb2.PutRequest(chunk=chunk, crc32c=google_crc32c.value(chunk))
             yield controller_pb2.ViaPutRequest(put=put)
+
+
+def _coded_messages(
+    path: Path, header: controller_pb2.PutCodedRequest.Header
+) -> Iterator[controller_pb2.PutCodedRequest]:
+    """A put as a stream: the header, the chunks."""
+    yield controller_pb2.PutCodedRequest(header=header)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield controller_pb2.PutCodedRequest(chunk=chunk)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 
 from controller.agents import FINAL_STATES
 from controller.api.live import Context, LiveService, answered, refuse
@@ -25,12 +26,32 @@ class WorkService(LiveService):
     async def Get(  # noqa: N802
         self, request: controller_pb2.ViaGetRequest, context: Context
     ) -> AsyncIterator[objects_pb2.GetResponse]:
-        """Pass a get on to a node on the ground, once the object is there."""
+        """Pass a get on to a node on the ground, once the object is there; of one that is coded, put it together."""
         try:
-            async for part in self._emulation.office.shelf.get(request.via, request.get):
-                yield part
+            async with aclosing(self._emulation.office.shelf.get(request.via, request.get)) as parts:
+                async for part in parts:
+                    yield part
         except SkyrackError as error:
             await refuse(context, error)
+
+    async def PutCoded(  # noqa: N802
+        self, request_iterator: AsyncIterator[controller_pb2.PutCodedRequest], context: Context
+    ) -> AsyncIterator[controller_pb2.CodedObject]:
+        """Have an object kept as fragments."""
+        first = await anext(request_iterator, controller_pb2.PutCodedRequest())
+        chunks = (message.chunk async for message in request_iterator)
+        try:
+            async with aclosing(self._emulation.office.coded.put(first.header, chunks)) as told:
+                async for coded in told:
+                    yield coded
+        except SkyrackError as error:
+            await refuse(context, error)
+
+    async def StatObject(  # noqa: N802
+        self, request: controller_pb2.ViaObjectRequest, context: Context
+    ) -> controller_pb2.StatObjectResponse:
+        """What the run knows of an object."""
+        return await answered(context, lambda: self._emulation.office.shelf.stat(request.object))
 
     async def Submit(  # noqa: N802
         self, request: controller_pb2.ViaSubmitRequest, context: Context
@@ -105,10 +126,11 @@ class WorkService(LiveService):
     async def ListObjects(  # noqa: N802
         self, request: controller_pb2.ListObjectsAtRequest, context: Context
     ) -> controller_pb2.ListObjectsAtResponse:
-        """The objects of nodes on the ground."""
+        """The objects of nodes on the ground, and those that are kept as fragments."""
         found = await answered(context, lambda: self._emulation.office.shelf.list(request.via))
         objects = [controller_pb2.ObjectAtNode(node=node, info=info) for node, info in found]
-        return controller_pb2.ListObjectsAtResponse(objects=objects)
+        coded = [] if request.via else await answered(context, lambda: self._emulation.office.coded.told())
+        return controller_pb2.ListObjectsAtResponse(objects=objects, coded=coded)
 
     async def SetTerms(  # noqa: N802
         self, request: controller_pb2.ViaTermsRequest, context: Context
@@ -118,7 +140,7 @@ class WorkService(LiveService):
 
     async def DeleteObject(  # noqa: N802
         self, request: controller_pb2.ViaObjectRequest, context: Context
-    ) -> objects_pb2.DeleteObjectResponse:
+    ) -> controller_pb2.DropObjectResponse:
         """Remove an object."""
         return await answered(context, lambda: self._emulation.office.shelf.delete(request.via, request.object))
 

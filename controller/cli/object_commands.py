@@ -1,8 +1,9 @@
-"""Commands for objects: put, get, objects, rm, pin, unpin, scrub."""
+"""Commands for objects: put, get, objects, stat, rm, pin, unpin, scrub."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ object_argument = click.argument("name", metavar="OBJECT")
 @via_option
 @click.option("--on", "on_nodes", multiple=True, metavar="NODE", help="A node that shall keep it; again for more.")
 @click.option("--replicas", default=0, help="So many nodes shall keep it, chosen over planes.")
+@click.option("--erasure", metavar="K+M", help="Keep it as K + M fragments, at a node each; any K of them give it.")
 @jurisdiction_option
 @transit_option
 @click.option("--pin", "is_pinned", is_flag=True, help="It stays until it is unpinned.")
@@ -43,6 +45,7 @@ def put(
     via: str,
     on_nodes: tuple[str, ...],
     replicas: int,
+    erasure: str | None,
     jurisdictions: tuple[str, ...],
     transit: bool,
     is_pinned: bool,
@@ -50,7 +53,15 @@ def put(
     run_id: str | None,
     as_json: bool,
 ) -> None:
-    """Store a file as an object at a gateway, and have it kept at other nodes."""
+    """Store a file as an object at a gateway, and have it kept at other nodes, or as fragments at other nodes alone."""
+    if erasure is not None:
+        if on_nodes or replicas or is_pinned:
+            raise InputError(
+                "--erasure has fragments kept at nodes that it chooses: no --on, --replicas or --pin with it"
+            )
+        terms = objects_pb2.ObjectTerms(jurisdictions=jurisdictions, transit=transit)
+        _put_coded(file, via, _code_of(erasure), terms, run_id, no_wait=no_wait, as_json=as_json)
+        return
     if on_nodes and replicas:
         raise InputError("--on names the nodes, --replicas has them chosen: give one of them")
     if replicas < 0:
@@ -105,9 +116,10 @@ def get(name: str, via: str, out_file: Path, run_id: str | None, as_json: bool) 
 @run_option
 @json_option
 def objects(via: str, run_id: str | None, as_json: bool) -> None:
-    """List the objects of the nodes on the ground."""
+    """List the objects of the nodes on the ground, and those that are kept as fragments."""
     with client_of(run_id) as client:
-        found = client.objects(via)
+        answer = client.objects(via)
+    found = answer.objects
     if as_json:
         listed = [
             {
@@ -122,7 +134,7 @@ def objects(via: str, run_id: str | None, as_json: bool) -> None:
             }
             for each in found
         ]
-        click.echo(json.dumps({"objects": listed}, indent=2))
+        click.echo(json.dumps({"objects": listed, "coded": [_document(each) for each in answer.coded]}, indent=2))
         return
     rows = [
         (
@@ -136,7 +148,40 @@ def objects(via: str, run_id: str | None, as_json: bool) -> None:
         )
         for each in found
     ]
+    rows += [
+        (
+            each.object,
+            f"{each.k}+{each.m} nodes",
+            each.size_bytes,
+            "",
+            " ".join(each.jurisdictions) or "anywhere",
+            " ".join(fragment.node for fragment in each.fragments),
+            _may_lose(each),
+        )
+        for each in answer.coded
+    ]
     table(("Object", "At", "Bytes", "", "May lie in", "Holders", ""), rows)
+
+
+@click.command()
+@object_argument
+@run_option
+@json_option
+def stat(name: str, run_id: str | None, as_json: bool) -> None:
+    """What the run knows of an object: who holds it; of one that is kept as fragments, how each stands."""
+    with client_of(run_id) as client:
+        known = client.stat(name)
+    coded = known.coded if known.HasField("coded") else None
+    if as_json:
+        document = {"object": name, "size_bytes": known.size_bytes, "nodes": list(known.at_nodes)}
+        click.echo(json.dumps(document | {"coded": _document(coded) if coded else None}, indent=2))
+        return
+    whole_at = f", whole at {', '.join(known.at_nodes)}" if known.at_nodes else ""
+    out.print(f"{name}: {known.size_bytes} bytes{whole_at}", markup=False)
+    if coded:
+        out.print(f"{coded.k}+{coded.m} fragments of {coded.fragment_bytes} bytes, {_may_lose(coded)}", markup=False)
+        rows = [(index, each.object, each.node, each.state, each.reason) for index, each in enumerate(coded.fragments)]
+        table(("", "Fragment", "At", "State", "Reason"), rows)
 
 
 @click.command()
@@ -145,13 +190,16 @@ def objects(via: str, run_id: str | None, as_json: bool) -> None:
 @run_option
 @json_option
 def rm(name: str, via: str, run_id: str | None, as_json: bool) -> None:
-    """Remove an object from a gateway."""
+    """Remove an object from a gateway; one that is kept as fragments, from all their nodes."""
     with client_of(run_id) as client:
-        was_here = client.delete(via, name)
+        gone = client.delete(via, name)
     if as_json:
-        click.echo(json.dumps({"object": name, "node": via, "was_here": was_here}))
-    else:
-        out.print(f"{name}: {'removed from' if was_here else 'was not at'} {via}", markup=False)
+        document = {"object": name, "node": via, "was_here": gone.was_here, "waits_for": list(gone.waits_for)}
+        click.echo(json.dumps(document))
+        return
+    out.print(f"{name}: {'removed from' if gone.was_here else 'was not at'} {via}", markup=False)
+    if gone.waits_for:
+        out.print(f"its fragments go at the next contact with {', '.join(gone.waits_for)}", markup=False)
 
 
 @click.command()
@@ -203,7 +251,7 @@ def scrub(name: str, via: str, run_id: str | None, as_json: bool) -> None:
 
 def _pin(name: str, via: str, run_id: str | None, as_json: bool, *, is_pinned: bool) -> None:
     with client_of(run_id) as client:
-        found = [each.info for each in client.objects(via) if each.info.object == name]
+        found = [each.info for each in client.objects(via).objects if each.info.object == name]
         if not found:
             raise InputError(f"{name} is not at {via} (`skyrack objects --via {via}` lists what is)")
         terms = found[0].terms
@@ -215,6 +263,66 @@ def _pin(name: str, via: str, run_id: str | None, as_json: bool, *, is_pinned: b
         out.print(f"{name} is {'pinned' if info.terms.pinned else 'not pinned'} at {via}", markup=False)
 
 
+def _code_of(text: str) -> tuple[int, int]:
+    """k and m of "4+2"."""
+    match = re.fullmatch(r"(\d{1,9})\+(\d{1,9})", text)
+    if match is None:
+        raise InputError(f"--erasure {text}: must be two numbers, as in 4+2")
+    return int(match[1]), int(match[2])
+
+
+def _put_coded(
+    file: Path,
+    via: str,
+    code: tuple[int, int],
+    terms: objects_pb2.ObjectTerms,
+    run_id: str | None,
+    *,
+    no_wait: bool,
+    as_json: bool,
+) -> None:
+    """Have a file kept as fragments, and say where."""
+    with client_of(run_id) as client:
+        for coded in client.put_coded(via, file, *code, terms):
+            told = coded
+            if no_wait:
+                break
+            if not as_json and out.is_terminal:
+                kept = sum(each.state == "kept" for each in coded.fragments)
+                out.print(f"{kept} of {len(coded.fragments)} fragments are kept", markup=False)
+    if as_json:
+        click.echo(json.dumps(_document(told)))
+    else:
+        nodes = ", ".join(each.node for each in told.fragments)
+        out.print(f"{told.object}  {told.size_bytes} bytes as {told.k}+{told.m} fragments at {nodes}", markup=False)
+
+
+def _document(coded: controller_pb2.CodedObject) -> dict[str, object]:
+    """An object that is kept as fragments, as JSON."""
+    fragments = [
+        {"object": each.object, "node": each.node, "state": each.state, "reason": each.reason}
+        for each in coded.fragments
+    ]
+    return {
+        "object": coded.object,
+        "size_bytes": coded.size_bytes,
+        "k": coded.k,
+        "m": coded.m,
+        "jurisdictions": list(coded.jurisdictions),
+        "transit": coded.transit,
+        "fragment_bytes": coded.fragment_bytes,
+        "fragments": fragments,
+        "may_lose": coded.may_lose,
+    }
+
+
+def _may_lose(coded: controller_pb2.CodedObject) -> str:
+    """How many fragments may go, for people."""
+    if coded.may_lose < 0:
+        return f"{-coded.may_lose} too few to be read now"
+    return f"{coded.may_lose} may be lost"
+
+
 def _wait_until_kept(client: ControllerClient, job_id: str, as_json: bool) -> None:
     for told in client.watch(job_id):
         if not as_json and out.is_terminal:
@@ -223,4 +331,4 @@ def _wait_until_kept(client: ControllerClient, job_id: str, as_json: bool) -> No
             raise SkyrackError(f"{told.job.spec.on_node} does not keep it: {state_of(told)}, {told.job.reason}")
 
 
-COMMANDS = (put, get, objects, rm, pin, unpin, scrub)
+COMMANDS = (put, get, objects, stat, rm, pin, unpin, scrub)

@@ -38,6 +38,11 @@ CREATE TABLE IF NOT EXISTS holders (
     node TEXT NOT NULL,
     PRIMARY KEY (object, node)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS coded (
+    object TEXT PRIMARY KEY,
+    coded BLOB NOT NULL,        -- CodedObject, without how its fragments stand
+    stands TEXT NOT NULL        -- placing: fragments are on their way | kept: all are kept | removing: they shall go
+) STRICT;
 CREATE TABLE IF NOT EXISTS audit (
     number INTEGER PRIMARY KEY,
     event BLOB NOT NULL         -- AuditEvent
@@ -67,6 +72,14 @@ class KnownObject:
     size_bytes: int
     terms: objects_pb2.ObjectTerms
     at_nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """An object that is kept as fragments."""
+
+    coded: controller_pb2.CodedObject
+    stands: str
 
 
 class Journal:
@@ -154,6 +167,26 @@ class Journal:
         """A node has an object no more."""
         self._write(("DELETE FROM holders WHERE object = ? AND node = ?", (name, node)))
 
+    # --- objects that are kept as fragments ---
+
+    def coded(self, name: str) -> Fragments | None:
+        """What is known of an object's fragments."""
+        rows = self._rows("SELECT coded, stands FROM coded WHERE object = ?", name)
+        return _fragments(rows[0]) if rows else None
+
+    def all_coded(self) -> list[Fragments]:
+        """All of which there are fragments, oldest first."""
+        return [_fragments(row) for row in self._rows("SELECT coded, stands FROM coded ORDER BY rowid")]
+
+    def keep_coded(self, coded: controller_pb2.CodedObject, stands: str) -> None:
+        """How an object's fragments stand from now on."""
+        row = (coded.object, coded.SerializeToString(deterministic=True), stands)
+        self._write(("INSERT OR REPLACE INTO coded VALUES (?, ?, ?)", row))
+
+    def forget_coded(self, name: str) -> None:
+        """An object has no fragments any more."""
+        self._write(("DELETE FROM coded WHERE object = ?", (name,)))
+
     # --- audit ---
 
     def denied(self, who: str, what: str, of: str, reason: str) -> None:
@@ -202,3 +235,8 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         controller_pb2.Explanation.FromString(explanation),
         stands,
     )
+
+
+def _fragments(row: tuple[Any, ...]) -> Fragments:
+    coded, stands = row
+    return Fragments(controller_pb2.CodedObject.FromString(coded), stands)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from controller.errors import SkyrackError
+from controller.jobs.coded import CodedDesk
 from controller.jobs.desk import GatewayJob, JobDesk
 from controller.jobs.journal import Journal
 from controller.jobs.orders import Orders
@@ -25,6 +26,7 @@ class Office:
     """One run's desks. Of one event loop."""
 
     desk: JobDesk
+    coded: CodedDesk
     shelf: Shelf
     journal: Journal
     run: Run
@@ -39,7 +41,9 @@ class Office:
         orders = Orders(sight, journal, grounds)
         desk = JobDesk(grounds, journal, orders, on_change)
         await desk.take_up()
-        return cls(desk, Shelf(grounds, desk, journal, orders, sight), journal, run)
+        coded = CodedDesk(grounds, desk, journal, orders, sight, journal_file.parent)
+        await coded.take_up()
+        return cls(desk, coded, Shelf(grounds, desk, coded, journal, orders, sight), journal, run)
 
     async def audit(self) -> list[controller_pb2.NodeAuditEvent]:
         """What was denied, damaged or repaired so far, oldest first; of a node that does not answer, just that."""
@@ -63,5 +67,6 @@ class Office:
 
     async def close(self) -> None:
         """Stop following jobs."""
+        await self.coded.close()
         await self.desk.close()
         await asyncio.to_thread(self.journal.close)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 from controller.agents import AgentClient
-from controller.errors import InputError, SkyrackError
-from controller.jobs.desk import GatewayJob, JobDesk, state_name
+from controller.errors import InputError
+from controller.jobs.coded import CodedDesk
+from controller.jobs.desk import GatewayJob, JobDesk
+from controller.jobs.fetching import bring, job_id
+from controller.jobs.gathering import Gathering
 from controller.jobs.journal import Entry, Journal, KnownObject
 from controller.jobs.orders import Orders, check_codes, explanation_of
 from controller.jobs.placement import Order, across_planes, infeasible, short
@@ -20,17 +23,23 @@ from protos.skyrack.v1 import controller_pb2, jobs_pb2, objects_pb2
 
 MAX_REPLICAS = 64
 EMPTY_OBJECT = f"sha256:{hashlib.sha256().hexdigest()}"
-_TOKEN_BYTES = 4
 
 
 class Shelf:
     """One run's objects, as far as the controller has heard of them."""
 
     def __init__(
-        self, grounds: Mapping[str, AgentClient], desk: JobDesk, journal: Journal, orders: Orders, sight: Sight
+        self,
+        grounds: Mapping[str, AgentClient],
+        desk: JobDesk,
+        coded: CodedDesk,
+        journal: Journal,
+        orders: Orders,
+        sight: Sight,
     ) -> None:
-        self._grounds, self._desk, self._journal = grounds, desk, journal
+        self._grounds, self._desk, self._coded, self._journal = grounds, desk, coded, journal
         self._orders, self._sight = orders, sight
+        self._gathering = Gathering(desk, journal, sight)
 
     async def put(self, via: str, requests: AsyncIterator[objects_pb2.PutRequest]) -> objects_pb2.ObjectInfo:
         """Store an object at a node on the ground. Raises InputError where it may not lie there."""
@@ -44,13 +53,20 @@ class Shelf:
         await asyncio.to_thread(self._journal.holds, via, [info if info.HasField("terms") else told])
         return info
 
-    async def get(self, via: str, request: objects_pb2.GetRequest) -> AsyncIterator[objects_pb2.GetResponse]:
-        """An object at a node on the ground, brought there first if it lies elsewhere only."""
+    async def get(self, via: str, request: objects_pb2.GetRequest) -> AsyncGenerator[objects_pb2.GetResponse, None]:
+        """An object at a node on the ground, brought there first if it lies elsewhere only, whole or as fragments."""
         node, name = self._desk.gateway(via), request.object
         known = await asyncio.to_thread(self._journal.known, name)
+        fragments = await asyncio.to_thread(self._journal.coded, name)
         if known is not None:
             await self._orders.check_residency("get", short(name), [via], known.terms.jurisdictions)
         info = await node.stat(name)
+        if fragments is not None and fragments.stands != "removing" and not _is_whole(info):
+            await self._orders.check_residency("get", short(name), [via], fragments.coded.jurisdictions)
+            async with aclosing(self._gathering.read(via, fragments.coded, request)) as responses:
+                async for response in responses:
+                    yield response
+            return
         if not _is_whole(info):
             await self._bring(via, name, known)
         async for response in node.get_responses(request):
@@ -69,7 +85,7 @@ class Shelf:
             raise InputError(f"{name} is not at {via}: put it there first")
         spec = jobs_pb2.JobSpec(
             inputs=[jobs_pb2.JobInput(object=name)], jurisdictions=terms.jurisdictions, transit=terms.transit,
-            keep=terms, id=_job_id("keep", name),
+            keep=terms, id=job_id("keep", name),
         )  # fmt: skip
         await self._orders.restrict(via, spec)
         spec.keep.jurisdictions[:] = spec.jurisdictions
@@ -97,11 +113,25 @@ class Shelf:
         await asyncio.to_thread(self._journal.holds, via, [info])
         return info
 
-    async def delete(self, via: str, name: str) -> objects_pb2.DeleteObjectResponse:
-        """Remove an object from a node on the ground."""
+    async def stat(self, name: str) -> controller_pb2.StatObjectResponse:
+        """What the run knows of an object. Raises InputError where that is nothing."""
+        known = await asyncio.to_thread(self._journal.known, name)
+        coded = await self._coded.told(name)
+        if not coded and known is None:
+            raise InputError(f"this run knows of no object {name} (`skyrack objects` lists those on the ground)")
+        size_bytes = known.size_bytes if known is not None else coded[0].size_bytes
+        at_nodes = known.at_nodes if known is not None else ()
+        return controller_pb2.StatObjectResponse(
+            object=name, size_bytes=size_bytes, at_nodes=at_nodes, coded=coded[0] if coded else None
+        )
+
+    async def delete(self, via: str, name: str) -> controller_pb2.DropObjectResponse:
+        """Remove an object from a node on the ground, and all fragments of it from wherever they lie."""
+        is_coded = await asyncio.to_thread(self._journal.coded, name) is not None
         gone = await self._desk.gateway(via).delete(name)
         await asyncio.to_thread(self._journal.dropped, via, name)
-        return gone
+        waits_for = await self._coded.drop(via, name)
+        return controller_pb2.DropObjectResponse(was_here=gone.was_here or is_coded, waits_for=waits_for)
 
     async def scrub(self, via: str, name: str) -> objects_pb2.ScrubReport:
         """Hold an object, or all of a node on the ground, against their names."""
@@ -134,14 +164,7 @@ class Shelf:
         if known is None or not elsewhere:
             raise InputError(f"{name} is not at {via}, and this run knows of no other node that has it")
         holder = await self._sight.nearest(elsewhere, via, known.size_bytes)
-        spec = jobs_pb2.JobSpec(
-            id=_job_id("fetch", name), inputs=[jobs_pb2.JobInput(object=name, at_node=holder)], keep=known.terms,
-            jurisdictions=known.terms.jurisdictions, transit=known.terms.transit,
-        )  # fmt: skip
-        await self._desk.submit(via, spec)
-        job = (await self._desk.finished(spec.id)).job
-        if job.state != jobs_pb2.JOB_STATE_SUCCEEDED:
-            raise SkyrackError(f"{name} did not come from {holder} to {via}: {state_name(job.state)}, {job.reason}")
+        await bring(self._desk, via, name, holder, known.terms)
 
 
 def _entry(via: str, spec: jobs_pb2.JobSpec, number: int, node: str, explanation: controller_pb2.Explanation) -> Entry:
@@ -155,11 +178,6 @@ def _entry(via: str, spec: jobs_pb2.JobSpec, number: int, node: str, explanation
 def _is_whole(info: objects_pb2.ObjectInfo) -> bool:
     """Whether a node has all of an object: of the empty one nobody has to ask."""
     return info.object == EMPTY_OBJECT or 0 < info.size_bytes == info.committed_bytes
-
-
-def _job_id(what: str, name: str) -> str:
-    """An id of its own for each time: what was kept once may have been removed since."""
-    return f"{what}-{name.removeprefix('sha256:')[:12]}-{secrets.token_hex(_TOKEN_BYTES)}"
 
 
 async def _after(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -99,6 +100,31 @@ class Sight:
 
         return min(nodes, key=lambda node: (node in lacks, arrives_s(node), node))
 
+    async def away(self, nodes: Sequence[str]) -> Mapping[str, str]:
+        """Those of some nodes that can give nothing now: since when and why they are down, or that they are mute."""
+        told = await self._infos(list(dict.fromkeys(nodes)), fresh_s=0.0)
+        why = {node: self._run.down_of(node) or f"the agent of {node} does not answer" for node in told}
+        return {node: why[node] for node, info in told.items() if info is None or self._run.down_of(node)}
+
+    def blackout_of(self, node: str) -> str:
+        """Which blackout takes all links of a node, in words; else empty."""
+        return self._run.blackout_of(node)
+
+    async def damaged_at(self, nodes: Sequence[str]) -> Mapping[tuple[str, str], str]:
+        """By node and object what its agent has found damaged, and not repaired so far, with what was wrong."""
+        found: dict[tuple[str, str], str] = {}
+
+        async def ask(node: str) -> None:
+            with suppress(TimeoutError, SkyrackError):  # who is mute is away
+                for event in await asyncio.wait_for(self._run.agents[node].audit(), ANSWER_S):
+                    if event.kind == "damaged":
+                        found[node, event.of] = event.reason
+                    elif event.kind == "repaired":
+                        found.pop((node, event.of), None)
+
+        await asyncio.gather(*map(ask, dict.fromkeys(nodes)))
+        return found
+
     async def _facts(self, via: str) -> Facts:
         """All but what agents tell. Where a job is handed in is taken to be linked as planned: a blackout there keeps
         it from every node alike, and passes."""
@@ -132,13 +158,13 @@ class Sight:
         free_bytes = max(0, quota_bytes - info.store_bytes)
         return replace(candidate, load=Load(free_bytes, max(info.open_jobs, open_jobs), info.job_slots or 1))
 
-    async def _infos(self, names: Sequence[str]) -> dict[str, node_pb2.NodeInfo | None]:
-        """What agents tell of themselves, not older than FRESH_S; None of one that does not answer."""
+    async def _infos(self, names: Sequence[str], fresh_s: float = FRESH_S) -> dict[str, node_pb2.NodeInfo | None]:
+        """What agents tell of themselves, not older than that; None of one that does not answer."""
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def ask(name: str) -> node_pb2.NodeInfo | None:
             at_mono_s, info = self._told.get(name, (-FRESH_S, None))
-            if info is None or time.monotonic() - at_mono_s > FRESH_S:
+            if info is None or time.monotonic() - at_mono_s > fresh_s:
                 async with gate:
                     try:
                         info = await asyncio.wait_for(self._run.agents[name].info(), ANSWER_S)

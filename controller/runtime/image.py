@@ -31,6 +31,7 @@ NODE_PACKAGES = (
     "numpy",
     "protobuf",
     "pycparser",
+    "pyeclib",
     "typing-extensions",
     "wasmtime",
 )

@@ -9,6 +9,7 @@ from typing import Final
 from node_agent.delivery.peer import Break, Peer
 from node_agent.errors import DataLoss, FailedPrecondition, OutOfRange
 from node_agent.jobs.ledger import Ledger
+from node_agent.objects.healing import Healer
 from node_agent.objects.scrub import Scrubber
 from node_agent.objects.store import ObjectStore
 
@@ -35,8 +36,8 @@ class Progress:
 class Cargo:
     """The objects of this agent's jobs, on their way."""
 
-    def __init__(self, node: str, store: ObjectStore, ledger: Ledger, scrubber: Scrubber) -> None:
-        self._node, self._store, self._ledger, self._scrubber = node, store, ledger, scrubber
+    def __init__(self, node: str, store: ObjectStore, ledger: Ledger, scrubber: Scrubber, healer: Healer) -> None:
+        self._node, self._store, self._ledger, self._scrubber, self._healer = node, store, ledger, scrubber, healer
         self._offered: dict[tuple[str, str], int] = {}
 
     async def fetch(self, peer: Peer, job_id: str, name: str, what: str, why: str) -> None:
@@ -83,6 +84,7 @@ class Cargo:
         cannot be."""
         report = await self._scrubber.scrub(name)
         if report.damaged:
-            if not self._scrubber.others(name):
+            row = self._store.row(name)
+            if row is None or not self._healer.knows_a_way(row):
                 raise damage
             raise Break(f"{name} was damaged at {self._node}, and comes again")

@@ -93,6 +93,11 @@ class Courier:
             if self._store.size_bytes(each.object) is None:
                 await self._through_breaks(job_id, each.at_node, partial(self._fetch_input, job_id, each.object))
 
+    async def drop(self, job_id: str) -> None:
+        """Have the inputs kept no more where they lie. Raises Refusal."""
+        for each in self._job(job_id).spec.inputs:
+            await self._through_breaks(job_id, each.at_node, partial(self._drop_input, job_id, each.object))
+
     async def deliver(self, job_id: str) -> None:
         """Have the job run at its node and bring back its result. After: it is final. Raises Refusal."""
         while True:
@@ -196,6 +201,10 @@ class Courier:
             await self._ledger.advance(job_id, JOB_STATE_IN_TRANSIT, reason)
 
     # --- inputs that lie elsewhere ---
+
+    async def _drop_input(self, job_id: str, name: str, peer: Peer) -> None:
+        await self._in_transit(job_id, f"having an object removed at {peer.node}")
+        await peer.delete(name)
 
     async def _fetch_input(self, job_id: str, name: str, peer: Peer) -> None:
         what = f"fetching an input from {peer.node}"

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Final
 
 import grpc
@@ -198,6 +198,19 @@ class Peer:
         """Bring an object into the store, from where an earlier contact left it. After: it is whole, on disk."""
         with self._listening():
             await transfer.fetch(self._streams, store, name, on_received, terms, why)
+
+    async def read(self, name: str, offset_bytes: int) -> AsyncGenerator[bytes, None]:
+        """An object there from an offset to its end, in chunks. To be closed (`aclosing`)."""
+        with self._listening():
+            async with aclosing(transfer.read(self._streams, name, offset_bytes)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def delete(self, name: str) -> bool:
+        """Have it hold an object no more. Whether it did."""
+        with self._listening():
+            request = objects_pb2.DeleteObjectRequest(object=name)
+            return (await self._objects.Delete(request, timeout=wire.ANSWER_DEADLINE_S)).was_here
 
     @contextmanager
     def _listening(self) -> Iterator[None]:

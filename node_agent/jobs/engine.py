@@ -271,7 +271,7 @@ class Engine:
     def _only_waits(self, job: jobs_pb2.Job) -> bool:
         """Whether all that the job needs is its turn here. (QUEUED is also told of a job that another node runs.)"""
         is_next = job.state == JOB_STATE_QUEUED and job.attempt == 1 and runs_here(job.spec, self._node)
-        return is_next and not job.spec.HasField("keep")
+        return is_next and job.spec.WhichOneof("program") not in ("keep", "drop")
 
     def _ask_turn(self, record: Record) -> None:
         job_id = record.job.spec.id
@@ -332,6 +332,10 @@ class Engine:
             await self._ledger.advance(spec.id, JOB_STATE_CANCELLED, f"cancelled {how}")
         elif not runs_here(spec, self._node):
             await self._courier.deliver(spec.id)
+        elif spec.drop:
+            await self._courier.drop(spec.id)
+            self._ledger.advance(spec.id, JOB_STATE_QUEUED, "nothing is to be run")
+            await self._ledger.advance(spec.id, JOB_STATE_SUCCEEDED, f"{len(spec.inputs)} objects are kept no more")
         else:
             await self._courier.gather(spec.id)
             await self._queue(record)

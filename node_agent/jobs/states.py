@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from node_agent.errors import AlreadyExists, InvalidArgument, PermissionDenied
 from node_agent.objects.catalog import JOB_ID
-from node_agent.objects.holdings import digest_of
+from node_agent.objects.names import digest_of
 from node_agent.objects.terms import Terms
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
@@ -217,6 +217,9 @@ def _check_program(spec: jobs_pb2.JobSpec) -> None:
             if not spec.inputs:
                 raise InvalidArgument(f"job {spec.id} is to keep objects, and names none as its inputs")
             Terms.of(spec.keep)
+        case "drop":
+            if not spec.drop or spec.on_node or not spec.inputs or not all(each.at_node for each in spec.inputs):
+                raise InvalidArgument(f"job {spec.id} drops objects: its inputs must name them, each with its node")
         case _:
             raise InvalidArgument(
                 f"job {spec.id} has no program: give it a script, a command, a module or terms to keep"

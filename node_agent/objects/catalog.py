@@ -11,7 +11,9 @@ from typing import Final
 from node_agent.blocking import uninterrupted
 from node_agent.errors import InvalidArgument
 from node_agent.journal import Journal, Statement
+from node_agent.objects.parts import Part
 from node_agent.objects.terms import Terms
+from protos.skyrack.v1 import objects_pb2
 
 PUT: Final = "put"
 """Why an object is here: a client, or another node, put it."""
@@ -30,10 +32,11 @@ CREATE TABLE IF NOT EXISTS objects (
     pinned INTEGER NOT NULL,
     reasons TEXT NOT NULL,
     sealed_with TEXT NOT NULL,
-    damaged INTEGER NOT NULL
+    damaged INTEGER NOT NULL,
+    part BLOB NOT NULL
 ) WITHOUT ROWID
 """
-_KEEP_SQL: Final = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_KEEP_SQL: Final = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DROP_SQL: Final = "DELETE FROM objects WHERE name = ?"
 
 
@@ -101,6 +104,7 @@ class Catalog:
             json.dumps(sorted(row.reasons)),
             row.sealed_with,
             row.damaged,
+            terms.part.told().SerializeToString(deterministic=True) if terms.part else b"",
         )
         await uninterrupted(self._write(row.name, row, (_KEEP_SQL, values)))
 
@@ -125,7 +129,8 @@ class Catalog:
                 self._of_reason[reason].add(name)
 
 
-def _row(values: tuple[str, int, str, int, str, int, str, str, int]) -> Row:
-    name, size_bytes, jurisdictions, transit, holders, pinned, reasons, sealed_with, damaged = values
-    terms = Terms(tuple(json.loads(jurisdictions)), bool(transit), tuple(json.loads(holders)), bool(pinned))
+def _row(values: tuple[str, int, str, int, str, int, str, str, int, bytes]) -> Row:
+    name, size_bytes, jurisdictions, transit, holders, pinned, reasons, sealed_with, damaged, told = values
+    part = Part.of(objects_pb2.Part.FromString(told)) if told else None
+    terms = Terms(tuple(json.loads(jurisdictions)), bool(transit), tuple(json.loads(holders)), bool(pinned), part)
     return Row(name, size_bytes, terms, frozenset(json.loads(reasons)), sealed_with, bool(damaged))

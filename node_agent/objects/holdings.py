@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +18,10 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from node_agent.blocking import to_its_end
-from node_agent.errors import DataLoss, Exhausted, InvalidArgument, NotFound
+from node_agent.errors import DataLoss, Exhausted, NotFound
 from node_agent.journal import Journal
 from node_agent.objects.catalog import Catalog, Row
+from node_agent.objects.names import digest_of
 from node_agent.objects.partial import Partial
 from node_agent.objects.room import Room
 from node_agent.objects.sealing import Keys, SealedFile, sealed_bytes, unsealed_bytes
@@ -36,16 +36,6 @@ STALE_S: Final = 3600.0
 MAX_PARTS = 1_000
 """Of objects that nobody sends to now. Each is a file and a row, however few bytes it takes of the quota: of more than
 so many, the one goes of which the least has come."""
-
-_NAME: Final = re.compile(r"sha256:([0-9a-f]{64})")
-
-
-def digest_of(name: str) -> str:
-    """The 64 hexadecimal digits of an object's name. Raises InvalidArgument."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise InvalidArgument(f"object name {name[:100]!r} is malformed: it must be 'sha256:' and 64 digits 0-9a-f")
-    return match.group(1)
 
 
 class Holdings:

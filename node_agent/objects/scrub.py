@@ -13,12 +13,11 @@ import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
-from node_agent.delivery.contact import Contacts
 from node_agent.delivery.peer import Break
 from node_agent.errors import DataLoss, NotFound, Refusal
 from node_agent.objects.catalog import Row
@@ -27,8 +26,8 @@ from node_agent.objects.stored_file import StoredFile
 
 _log = logging.getLogger(__name__)
 
-FetchFrom: TypeAlias = Callable[[str, Sequence[str]], Awaitable[None]]
-"""Bring an object into the store from one of the nodes. Raises Break, Refusal."""
+Heal: TypeAlias = Callable[[Row], Awaitable[str]]
+"""Have a damaged object in the store again; from where, for people. Raises Break, Refusal, OSError."""
 
 EVERY_S: Final = 3600.0
 BACKGROUND_SHARE: Final = 0.02  # of a core
@@ -68,20 +67,11 @@ class Report:
 class Scrubber:
     """Looks after the bytes of one store. Of one event loop."""
 
-    def __init__(
-        self,
-        node: str,
-        store: ObjectStore,
-        audit: Audit,
-        fetch: FetchFrom,
-        senders: Callable[[Row], Iterable[str]] = lambda row: (),
-    ) -> None:
-        """`senders`: who has sent an object for a job, and keeps it until that has ended."""
+    def __init__(self, node: str, store: ObjectStore, audit: Audit, heal: Heal) -> None:
         self._node = node
         self._store = store
         self._audit = audit
-        self._fetch = fetch
-        self._senders = senders
+        self._heal = heal
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="scrub", initializer=_step_back)
         self._repairs: dict[str, asyncio.Task[None]] = {}
         self._suspects: set[asyncio.Task[Report]] = set()
@@ -122,12 +112,6 @@ class Scrubber:
         report.repaired = [name for name in report.damaged if self._store.size_bytes(name) is not None]
         return report
 
-    def others(self, name: str) -> list[str]:
-        """The other nodes that are known to have an object which is here, or was damaged here."""
-        row = self._store.row(name)
-        known = dict.fromkeys((*row.terms.holders, *self._senders(row))) if row is not None else {}
-        return [node for node in known if node not in ("", self._node)]
-
     def suspect(self, name: str) -> None:
         """Look at an object soon: reading it went wrong."""
         task = asyncio.create_task(self.scrub(name), name=f"scrub {name}")
@@ -166,24 +150,23 @@ class Scrubber:
         return "" if found == name else f"its bytes hash to {found}"
 
     def _repair(self, name: str) -> None:
-        """Have an object made whole from another holder, unless that is under way."""
+        """Have an object made whole from others, unless that is under way."""
         if name not in self._repairs:
             task = asyncio.create_task(self._mend(name), name=f"repair {name}")
             self._repairs[name] = task
             task.add_done_callback(lambda _: self._repairs.pop(name, None))
 
     async def _mend(self, name: str) -> None:
-        others = self.others(name)
-        if not others:
-            _log.error("%s is damaged, and no other node is known to hold it", name)
-            return
+        row = self._store.row(name)
+        if row is None:
+            return  # deleted since
         try:
-            await self._fetch(name, others)
+            source = await self._heal(row)
         except (Break, Refusal, OSError) as error:
-            _log.warning("%s cannot be repaired now: %s", name, error)
+            _log.warning("%s is damaged, and cannot be repaired now: %s", name, error)
             return
         if self._store.size_bytes(name) is not None:
-            await self._audit.record("repaired", self._node, "scrub", name, f"from one of {', '.join(others)}")
+            await self._audit.record("repaired", self._node, "scrub", name, source)
 
     def _named(self, name: str) -> Row:
         row = self._store.row(name)
@@ -195,23 +178,6 @@ class Scrubber:
         self._suspects.discard(task)
         if not task.cancelled() and (error := task.exception()):
             _log.error("%s: %s", task.get_name(), error)
-
-
-def from_holders(store: ObjectStore, contacts: Contacts) -> FetchFrom:
-    """Fetch from the first of the holders that answers and has it whole."""
-
-    async def fetch(name: str, holders: Sequence[str]) -> None:
-        heard = []
-        for node in holders:
-            try:
-                await contacts.do(node, lambda peer: peer.fetch(store, name, lambda *_: None, why=None))
-            except (Break, Refusal) as error:
-                heard.append(str(error))
-            else:
-                return
-        raise Break("; ".join(heard))
-
-    return fetch
 
 
 def _step_back() -> None:

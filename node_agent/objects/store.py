@@ -17,7 +17,8 @@ from dataclasses import replace
 from node_agent.blocking import to_its_end, uninterrupted
 from node_agent.errors import AlreadyExists, DataLoss, Exhausted, FailedPrecondition, InvalidArgument, NotFound
 from node_agent.objects.catalog import JOB, NOBODYS, PUT, Row, for_job
-from node_agent.objects.holdings import Holdings, digest_of
+from node_agent.objects.holdings import Holdings
+from node_agent.objects.names import digest_of
 from node_agent.objects.partial import Partial
 from node_agent.objects.stored_file import READ_BYTES, full_disk_is_exhausted
 from node_agent.objects.terms import Terms

@@ -151,6 +151,23 @@ async def fetch(
         await _fetch(streams, store, name, 0, on_received, terms, why)
 
 
+async def read(streams: Streams, name: str, offset_bytes: int) -> AsyncGenerator[bytes, None]:
+    """An object from an offset to its end, in chunks that match their checksums. To be closed (`aclosing`).
+
+    Raises DataLoss, InvalidArgument, and gRPC's errors.
+    """
+    call = streams.get(objects_pb2.GetRequest(object=name, offset_bytes=offset_bytes), timeout=wire.STREAM_DEADLINE_S)
+    try:
+        async for part in call:
+            if isinstance(part, Chunk):
+                content, crc32c = well_sized(part)
+                if google_crc32c.value(content) != crc32c:
+                    raise DataLoss(f"a chunk of {name} does not match its checksum")
+                yield content
+    finally:
+        call.cancel()
+
+
 async def _fetch(
     streams: Streams,
     store: ObjectStore,

@@ -8,6 +8,8 @@ import json
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +106,18 @@ class FirstProcess:
         """Put a certificate of the agent's to use; see `identity`."""
         pems = {"certificate_pem": certificate_pem, "authority_pem": authority_pem}
         await self._help(_AGENT, "take certificate", path=folder, name=name, role=role, **pems)
+
+    @asynccontextmanager
+    async def mending(self, k: int, m: int, index: int) -> AsyncIterator[socket.socket]:
+        """A socket to a helper that computes a fragment of k + m for as long as it is asked; see `objects.mending`."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                request = {"do": "mend", "k": k, "m": m, "index": index}
+                reply = await self._ask(_AGENT, request, (theirs.fileno(),))
+            with reply:
+                ours.setblocking(False)
+                yield ours
 
     async def _help(self, tree: Tree, do: str, **fields: Any) -> tuple[dict[str, Any], int | None]:  # noqa: ANN401
         reply = await self._ask(tree, {"do": do, **fields}, ())

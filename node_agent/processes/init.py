@@ -3,7 +3,7 @@
     first process ── agent            a socket between the two; the agent asks, each request brings the socket that
         ├── program of a job          its answers go to
         └── helper, for a moment      has become a job's user to handle what that job has left, or the agent's to make
-                                      a key
+                                      a key, or to compute a fragment of an object
 
 It has imported what the agent needs and *forks* all of them from itself, so that they share memory and none waits for
 Python to start. It has one thread, and of root's privileges three (`users`); the others have none. When it ends, by
@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from node_agent.objects import mending
 from node_agent.processes import leavings, program, seclusion
 from node_agent.processes.proctree import Tree
 from node_agent.processes.request import Request, reply_of
@@ -235,7 +236,7 @@ class _Init:
                 self._signal(request.tree, request.number)
                 _answer(reply, {})
             case _:
-                self._help(request, reply)
+                self._help(request, reply, fds)
 
     def _signal(self, tree: Tree, number: int) -> None:
         """Signal a job's processes, its program by its id too: until that is executed, nobody sees whose it is."""
@@ -269,7 +270,7 @@ class _Init:
         self._running[pid] = _Running(tree, reply.dup())
         _answer(reply, {"pid": pid})
 
-    def _help(self, request: Request, reply: socket.socket) -> None:
+    def _help(self, request: Request, reply: socket.socket, fds: list[int]) -> None:
         if os.fork():
             return
         try:
@@ -279,7 +280,7 @@ class _Init:
             signal.alarm(HELPER_DEADLINE_S)  # nobody else waits for it
             if self._users is not None:
                 _become_helper(self._users, request.tree.user)
-            _answer_with_file(reply, *_helped(request))
+            _answer_with_file(reply, *_helped(request, fds))
         except (OSError, ValueError) as error:
             _answer(reply, _error(error))
         finally:
@@ -298,10 +299,10 @@ def _become_helper(users: Users, user: int | None) -> None:
     os.setresuid(users.agent, user, users.agent)
 
 
-def _helped(request: Request) -> tuple[dict[str, Any], int | None]:
+def _helped(request: Request, fds: list[int]) -> tuple[dict[str, Any], int | None]:
     """Do a helper's work. Its answer, and perhaps an open file. Raises OSError, ValueError."""
     fields = request.fields
-    path = fields["path"]
+    path = fields.get("path", "")
     match request.do:
         case "measure":
             return {"disk_bytes": leavings.size_bytes(path), "memory_bytes": request.tree.proportional_bytes()}, None
@@ -316,6 +317,11 @@ def _helped(request: Request) -> tuple[dict[str, Any], int | None]:
         case "take certificate":
             pems = fields["certificate_pem"].encode(), fields["authority_pem"].encode()
             identity.take_certificate(Path(path), fields["name"], fields["role"], *pems)
+        case "mend":
+            numbers = request.numbers
+            if not fds:
+                raise ValueError("mend: there is no socket to answer over")
+            mending.serve(socket.socket(fileno=fds[0]), numbers["k"], numbers["m"], numbers["index"], HELPER_DEADLINE_S)
     return {}, None
 
 

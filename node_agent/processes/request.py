@@ -12,7 +12,7 @@ import signal
 import socket
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from node_agent.processes.proctree import Tree
@@ -26,7 +26,10 @@ _HELP: Final = {
     "clear": ("path",),
     "make key": ("path", "name"),
     "take certificate": ("path", "name", "role", "certificate_pem", "authority_pem"),
+    "mend": (),
 }
+_NUMBERS: Final = {"mend": ("k", "m", "index")}
+_MAX_NUMBER: Final = 255
 _SIGNALS: Final = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT)
 
 
@@ -38,6 +41,7 @@ class Request:
     tree: Tree
     fields: dict[str, str]  # of a helper's
     number: int = 0  # of a signal
+    numbers: dict[str, int] = field(default_factory=dict)  # of a helper's
 
     @classmethod
     def of(cls, message: bytes, users: Users | None) -> Request:
@@ -61,7 +65,9 @@ class Request:
         number = said.get("number") if do == SIGNAL else signal.SIGCONT
         if (type(number) is not int and not isinstance(number, signal.Signals)) or number not in _SIGNALS:
             raise ValueError(f"signal {str(number)[:100]} is none that jobs are sent")
-        return cls(do, Tree(user, mark), {name: _text(said, name) for name in _HELP.get(do, ())}, int(number))
+        texts = {name: _text(said, name) for name in _HELP.get(do, ())}
+        numbers = {name: _number(said, name) for name in _NUMBERS.get(do, ())}
+        return cls(do, Tree(user, mark), texts, int(number), numbers)
 
 
 def reply_of(fds: list[int]) -> tuple[socket.socket | None, list[int]]:
@@ -71,6 +77,13 @@ def reply_of(fds: list[int]) -> tuple[socket.socket | None, list[int]]:
             reply = socket.socket(fileno=fds[0])
             return reply, fds[1:]
     return None, fds
+
+
+def _number(said: dict[str, Any], name: str) -> int:
+    number = said.get(name)
+    if type(number) is not int or not 0 <= number <= _MAX_NUMBER:
+        raise ValueError(f"{name} is missing, or no number from 0 to {_MAX_NUMBER}")
+    return number
 
 
 def _text(said: dict[str, Any], name: str) -> str:

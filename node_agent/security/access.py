@@ -85,6 +85,8 @@ NO_METHOD: Final = "no method"
 """What is written down of a call to a method that no service has."""
 
 _MAX_SHOWN: Final = 100
+_DELETE: Final = "skyrack.v1.Objects/Delete"
+
 _caller: ContextVar[Subject] = ContextVar("caller")
 
 
@@ -155,6 +157,9 @@ class Guard(grpc.aio.ServerInterceptor):
         right = TABLE.get(method, {}).get(who.role, NO)
         if right is NO:
             await self._deny(context, who, method, None, f"no {who.role} may call {_shown(method)}")
+        if isinstance(request, jobs_pb2.SubmitRequest) and request.spec.drop and TABLE[_DELETE].get(who.role, NO) is NO:
+            # This node would ask with its own right.
+            await self._deny(context, who, method, request, f"no {who.role} may have objects removed")
         if right is OWN:
             job_id = _about(request)
             job = await self._find_job(job_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,11 +78,14 @@ class SmallRun:
         return self.blackouts.get(node, "")
 
 
-async def small_run(fleet: Fleet) -> SmallRun:
-    """Its agents, up."""
-    scenario = parse_scenario(Source("small.toml", SCENARIO, Path()))
+async def small_run(
+    fleet: Fleet, text: str = SCENARIO, agents_lie_in: Mapping[str, str] | None = None, options: tuple[str, ...] = ()
+) -> SmallRun:
+    """Its agents, up; those of `agents_lie_in` believe to lie elsewhere than the scenario says."""
+    scenario = parse_scenario(Source("small.toml", text, Path()))
     timeline = plan(scenario)
-    await fleet.launch(*scenario.node_names, jurisdictions=scenario.jurisdictions)
+    jurisdictions = {**scenario.jurisdictions, **(agents_lie_in or {})}
+    await fleet.launch(*scenario.node_names, jurisdictions=jurisdictions, options=options)
     agents = {name: await fleet.client(name) for name in scenario.node_names}
     return SmallRun(scenario, Schedule.of(timeline, FaultSchedule.from_scenario(scenario, timeline)), agents)
 

@@ -20,6 +20,7 @@ PURE_FORBIDDEN_STDLIB = {"socket", "asyncio", "subprocess", "threading", "time",
 OWNERS = {
     "cryptography": ("controller/authority.py", "node_agent/security/identity.py", "node_agent/objects/sealing.py"),
     "docker": tuple(f"controller/runtime/{file}.py" for file in ("docker", "engine", "user_images")),
+    "pyeclib": ("controller/coding.py", "node_agent/objects/mending.py"),
     "sgp4": ("controller/orbit/",),
     "grpc": ("controller/api/", "controller/agents.py", "node_agent/"),
     "wasmtime": ("node_agent/jobs/wasm.py",),

@@ -20,6 +20,7 @@ from protos.skyrack.v1 import controller_pb2, controller_pb2_grpc, jobs_pb2, nod
 
 DATA = b"some bytes"
 NAME = "sha256:71d5f9c63c0b56a3b7ac0ac2a4ec3c2a1f9a7d6a4c7e4a1d1a7a1d8cf3d1a7a1"
+CODED = "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 TERMS = objects_pb2.ObjectTerms(jurisdictions=["CN"], transit=True, holders=["beijing", "sat-1"])
 
 
@@ -27,6 +28,15 @@ def at(job_id: str, state: jobs_pb2.JobState.ValueType, **more: Any) -> controll
     """A job at the gateway."""
     job = jobs_pb2.Job(spec=jobs_pb2.JobSpec(id=job_id, on_node="sat-1"), state=state, reason="so", **more)
     return controller_pb2.JobAtGateway(via="beijing", job=job, policy="spread", cause="")
+
+
+def fragments(*states: str) -> controller_pb2.CodedObject:
+    """An object of one fragment and one more, in these states."""
+    may_lose = states.count("kept") - 1
+    coded = controller_pb2.CodedObject(object=CODED, size_bytes=10, k=1, m=1, fragment_bytes=124, may_lose=may_lose)
+    for number, state in enumerate(states, 1):
+        coded.fragments.add(object=f"sha256:{number}", node=f"sat-{number}", state=state)
+    return coded
 
 
 class Run(controller_pb2_grpc.ControllerServicer):
@@ -91,16 +101,35 @@ class Run(controller_pb2_grpc.ControllerServicer):
         """One."""
         self.asked.append(request)
         info = objects_pb2.ObjectInfo(object=NAME, size_bytes=10, committed_bytes=10, terms=TERMS)
-        return controller_pb2.ListObjectsAtResponse(objects=[controller_pb2.ObjectAtNode(node="beijing", info=info)])
+        coded = [] if request.via else [fragments("kept", "kept")]
+        objects = [controller_pb2.ObjectAtNode(node="beijing", info=info)]
+        return controller_pb2.ListObjectsAtResponse(objects=objects, coded=coded)
+
+    def PutCoded(self, request_iterator: Any, context: Any) -> Iterator[controller_pb2.CodedObject]:  # noqa: N802
+        """Two fragments on their way, then kept."""
+        parts = list(request_iterator)
+        self.asked.append(parts[0].header)
+        assert b"".join(part.chunk for part in parts[1:]) == DATA
+        if parts[0].header.via == "full":
+            context.abort(grpc.StatusCode.INTERNAL, "fragment 1 is not kept at sat-2")
+        yield fragments("kept", "on its way")
+        yield fragments("kept", "kept")
+
+    def StatObject(self, request: Any, context: Any) -> controller_pb2.StatObjectResponse:  # noqa: N802
+        """A coded one, and another one."""
+        coded = fragments("kept", "away") if request.object == CODED else None
+        at_nodes = [] if coded else ["beijing"]
+        return controller_pb2.StatObjectResponse(object=request.object, size_bytes=10, at_nodes=at_nodes, coded=coded)
 
     def SetTerms(self, request: Any, context: Any) -> objects_pb2.ObjectInfo:  # noqa: N802
         """As asked."""
         self.asked.append(request)
         return objects_pb2.ObjectInfo(object=request.set.object, terms=request.set.terms)
 
-    def DeleteObject(self, request: Any, context: Any) -> objects_pb2.DeleteObjectResponse:  # noqa: N802
-        """Gone."""
-        return objects_pb2.DeleteObjectResponse(was_here=True)
+    def DeleteObject(self, request: Any, context: Any) -> controller_pb2.DropObjectResponse:  # noqa: N802
+        """Gone, but for one fragment."""
+        waits_for = ["sat-3"] if request.object == CODED else []
+        return controller_pb2.DropObjectResponse(was_here=True, waits_for=waits_for)
 
     def Scrub(self, request: Any, context: Any) -> objects_pb2.ScrubReport:  # noqa: N802
         """One damaged."""
@@ -262,7 +291,53 @@ def test_objects_are_listed_pinned_and_removed(run: Run) -> None:
     assert (asked.pinned, list(asked.holders), asked.transit) == (True, ["beijing", "sat-1"], True)
     assert not document("unpin", NAME, "--via", "beijing")["pinned"]
     assert "is not at beijing" in str(refused("pin", "sha256:0", "--via", "beijing"))
-    assert document("rm", NAME, "--via", "beijing") == {"object": NAME, "node": "beijing", "was_here": True}
+    assert document("rm", NAME, "--via", "beijing") == {
+        "object": NAME, "node": "beijing", "was_here": True, "waits_for": [],
+    }  # fmt: skip
+
+
+def test_an_object_may_be_kept_as_fragments(run: Run, data: Path) -> None:
+    """The code goes with the wish; the answer, the list and `stat` say where they are, and how many may be lost."""
+    told = document("put", data, "--via", "beijing", "--erasure", "1+1", "--jurisdiction", "CN", "--transit")
+    header = run.asked[0]
+    assert (header.via, header.size_bytes, header.k, header.m) == ("beijing", 10, 1, 1)
+    assert (list(header.jurisdictions), header.transit) == (["CN"], True)
+    assert [(each["node"], each["state"]) for each in told["fragments"]] == [("sat-1", "kept"), ("sat-2", "kept")]
+    assert (told["k"], told["m"], told["may_lose"]) == (1, 1, 1)
+    told = document("put", data, "--via", "beijing", "--erasure", "1+1", "--no-wait")
+    assert told["fragments"][1]["state"] == "on its way"
+    assert "as 1+1 fragments at sat-1, sat-2" in called("put", data, "--via", "beijing", "--erasure", "1+1").stdout
+    assert [each["object"] for each in document("objects")["coded"]] == [CODED]
+    assert "1 may be lost" in called("objects").stdout
+    assert document("stat", CODED)["coded"]["fragments"][1]["state"] == "away"
+    assert "0 may be lost" in called("stat", CODED).stdout
+    told = document("stat", NAME)
+    assert (told["nodes"], told["coded"]) == (["beijing"], None)
+    assert document("rm", CODED, "--via", "beijing")["waits_for"] == ["sat-3"]
+    assert "at the next contact with sat-3" in called("rm", CODED, "--via", "beijing").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--erasure", "4"), "must be two numbers, as in 4+2"),
+        (("--erasure", "4+-2"), "must be two numbers"),
+        (("--erasure", "4+2", "--replicas", 2), "no --on, --replicas or --pin with it"),
+        (("--erasure", "4+2", "--on", "sat-1"), "no --on, --replicas or --pin with it"),
+        (("--erasure", "4+2", "--pin"), "no --on, --replicas or --pin with it"),
+    ],
+)
+def test_wrong_codes_are_one_message(run: Run, data: Path, options: tuple[object, ...], message: str) -> None:
+    """Exit status 2, and nothing is asked for."""
+    error = refused("put", data, "--via", "beijing", *options)
+    assert message in str(error)
+    assert isinstance(error, InputError)
+    assert not run.asked
+
+
+def test_fragments_that_cannot_be_kept_are_an_error(run: Run, data: Path) -> None:
+    """Exit status 1."""
+    assert "fragment 1 is not kept at sat-2" in str(refused("put", data, "--via", "full", "--erasure", "1+1"))
 
 
 def test_scrub_fails_while_something_stays_damaged(run: Run) -> None:

@@ -1051,6 +1051,219 @@ class KeepRequest(_message.Message):
 Global___KeepRequest: _TypeAlias = KeepRequest  # noqa: Y015
 
 @_typing.final
+class CodedObject(_message.Message):
+    """An object that is kept as fragments, any k of which give it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Fragment(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        OBJECT_FIELD_NUMBER: _builtins.int
+        NODE_FIELD_NUMBER: _builtins.int
+        JOB_FIELD_NUMBER: _builtins.int
+        STATE_FIELD_NUMBER: _builtins.int
+        REASON_FIELD_NUMBER: _builtins.int
+        object: _builtins.str
+        node: _builtins.str
+        job: _builtins.str
+        """The job that has it kept there."""
+        state: _builtins.str
+        """"kept", "on its way", "damaged", "away": its node is down or does not answer."""
+        reason: _builtins.str
+        """Why it is not kept, for people."""
+        def __init__(
+            self,
+            *,
+            object: _builtins.str = ...,
+            node: _builtins.str = ...,
+            job: _builtins.str = ...,
+            state: _builtins.str = ...,
+            reason: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "node", b"node", "object", b"object", "reason", b"reason", "state", b"state"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    OBJECT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    M_FIELD_NUMBER: _builtins.int
+    VIA_FIELD_NUMBER: _builtins.int
+    JURISDICTIONS_FIELD_NUMBER: _builtins.int
+    TRANSIT_FIELD_NUMBER: _builtins.int
+    FRAGMENT_BYTES_FIELD_NUMBER: _builtins.int
+    PIECE_BYTES_FIELD_NUMBER: _builtins.int
+    FRAGMENTS_FIELD_NUMBER: _builtins.int
+    MAY_LOSE_FIELD_NUMBER: _builtins.int
+    object: _builtins.str
+    size_bytes: _builtins.int
+    k: _builtins.int
+    m: _builtins.int
+    via: _builtins.str
+    """The node on the ground that it was handed in at."""
+    transit: _builtins.bool
+    fragment_bytes: _builtins.int
+    piece_bytes: _builtins.int
+    may_lose: _builtins.int
+    """How many fragments may still be lost; negative: so many are lacking for it to be read."""
+    @_builtins.property
+    def jurisdictions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where each fragment may lie."""
+
+    @_builtins.property
+    def fragments(self) -> _containers.RepeatedCompositeFieldContainer[Global___CodedObject.Fragment]:
+        """By index."""
+
+    def __init__(
+        self,
+        *,
+        object: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        k: _builtins.int = ...,
+        m: _builtins.int = ...,
+        via: _builtins.str = ...,
+        jurisdictions: _abc.Iterable[_builtins.str] | None = ...,
+        transit: _builtins.bool = ...,
+        fragment_bytes: _builtins.int = ...,
+        piece_bytes: _builtins.int = ...,
+        fragments: _abc.Iterable[Global___CodedObject.Fragment] | None = ...,
+        may_lose: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fragment_bytes", b"fragment_bytes", "fragments", b"fragments", "jurisdictions", b"jurisdictions", "k", b"k", "m", b"m", "may_lose", b"may_lose", "object", b"object", "piece_bytes", b"piece_bytes", "size_bytes", b"size_bytes", "transit", b"transit", "via", b"via"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CodedObject: _TypeAlias = CodedObject  # noqa: Y015
+
+@_typing.final
+class PutCodedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Header(_message.Message):
+        """k + m fragments, each to a satellite of its own."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        VIA_FIELD_NUMBER: _builtins.int
+        OBJECT_FIELD_NUMBER: _builtins.int
+        SIZE_BYTES_FIELD_NUMBER: _builtins.int
+        K_FIELD_NUMBER: _builtins.int
+        M_FIELD_NUMBER: _builtins.int
+        JURISDICTIONS_FIELD_NUMBER: _builtins.int
+        TRANSIT_FIELD_NUMBER: _builtins.int
+        via: _builtins.str
+        object: _builtins.str
+        size_bytes: _builtins.int
+        k: _builtins.int
+        m: _builtins.int
+        transit: _builtins.bool
+        @_builtins.property
+        def jurisdictions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+        def __init__(
+            self,
+            *,
+            via: _builtins.str = ...,
+            object: _builtins.str = ...,
+            size_bytes: _builtins.int = ...,
+            k: _builtins.int = ...,
+            m: _builtins.int = ...,
+            jurisdictions: _abc.Iterable[_builtins.str] | None = ...,
+            transit: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["jurisdictions", b"jurisdictions", "k", b"k", "m", b"m", "object", b"object", "size_bytes", b"size_bytes", "transit", b"transit", "via", b"via"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    @_builtins.property
+    def header(self) -> Global___PutCodedRequest.Header: ...
+    def __init__(
+        self,
+        *,
+        header: Global___PutCodedRequest.Header | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___PutCodedRequest: _TypeAlias = PutCodedRequest  # noqa: Y015
+
+@_typing.final
+class StatObjectResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    AT_NODES_FIELD_NUMBER: _builtins.int
+    CODED_FIELD_NUMBER: _builtins.int
+    object: _builtins.str
+    size_bytes: _builtins.int
+    @_builtins.property
+    def at_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who holds a copy of the whole, as far as the run has heard."""
+
+    @_builtins.property
+    def coded(self) -> Global___CodedObject:
+        """Where it is kept as fragments."""
+
+    def __init__(
+        self,
+        *,
+        object: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        at_nodes: _abc.Iterable[_builtins.str] | None = ...,
+        coded: Global___CodedObject | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coded", b"coded"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_nodes", b"at_nodes", "coded", b"coded", "object", b"object", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatObjectResponse: _TypeAlias = StatObjectResponse  # noqa: Y015
+
+@_typing.final
+class DropObjectResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAS_HERE_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    was_here: _builtins.bool
+    @_builtins.property
+    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a coded object: nodes that still have a fragment, which goes at the next contact."""
+
+    def __init__(
+        self,
+        *,
+        was_here: _builtins.bool = ...,
+        waits_for: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["waits_for", b"waits_for", "was_here", b"was_here"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DropObjectResponse: _TypeAlias = DropObjectResponse  # noqa: Y015
+
+@_typing.final
 class KeepResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1148,16 +1361,22 @@ class ListObjectsAtResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OBJECTS_FIELD_NUMBER: _builtins.int
+    CODED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectAtNode]: ...
+    @_builtins.property
+    def coded(self) -> _containers.RepeatedCompositeFieldContainer[Global___CodedObject]:
+        """Where no node is named: all that are kept as fragments."""
+
     def __init__(
         self,
         *,
         objects: _abc.Iterable[Global___ObjectAtNode] | None = ...,
+        coded: _abc.Iterable[Global___CodedObject] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["objects", b"objects"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coded", b"coded", "objects", b"objects"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,6 +61,16 @@ class ControllerStub:
                 request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.KeepRequest.SerializeToString,
                 response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.KeepResponse.FromString,
                 _registered_method=True)
+        self.PutCoded = channel.stream_stream(
+                '/skyrack.v1.Controller/PutCoded',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.PutCodedRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.CodedObject.FromString,
+                _registered_method=True)
+        self.StatObject = channel.unary_unary(
+                '/skyrack.v1.Controller/StatObject',
+                request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaObjectRequest.SerializeToString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.StatObjectResponse.FromString,
+                _registered_method=True)
         self.ListJobs = channel.unary_unary(
                 '/skyrack.v1.Controller/ListJobs',
                 request_serializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ListJobsRequest.SerializeToString,
@@ -104,7 +114,7 @@ class ControllerStub:
         self.DeleteObject = channel.unary_unary(
                 '/skyrack.v1.Controller/DeleteObject',
                 request_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaObjectRequest.SerializeToString,
-                response_deserializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.DeleteObjectResponse.FromString,
+                response_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.DropObjectResponse.FromString,
                 _registered_method=True)
         self.Scrub = channel.unary_unary(
                 '/skyrack.v1.Controller/Scrub',
@@ -212,7 +222,8 @@ class ControllerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """Where the object lies at other nodes only, it is brought to the named one first, which may take until a contact.
+        """Where the object lies at other nodes only, it is brought to the named one first, which may take until a contact; of
+        one that is coded, k fragments are, and the bytes are those of the whole.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -229,6 +240,24 @@ class ControllerServicer:
 
     def Keep(self, request, context):
         """Idempotent. Errors: as Submit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutCoded(self, request_iterator, context):
+        """Code an object into fragments, and have each kept at a satellite of its own, across planes. The answer is how it
+        stands once all fragments are handed over, and at every change until all are kept. When one cannot be placed, those
+        that are kept are removed again, and an error says so. Idempotent: what is coded so already is answered at once.
+        Errors: INVALID_ARGUMENT (k or m out of range, fewer bytes than k, too few nodes, residency, coded otherwise already,
+        or other bytes than those of its name), of which nothing stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StatObject(self, request, context):
+        """What the run knows of an object. INVALID_ARGUMENT where it knows nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -284,7 +313,8 @@ class ControllerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteObject(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Remove an object from the named node; of one that is coded, all fragments, wherever they lie.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -436,6 +466,16 @@ def add_ControllerServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.KeepRequest.FromString,
                     response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.KeepResponse.SerializeToString,
             ),
+            'PutCoded': grpc.stream_stream_rpc_method_handler(
+                    servicer.PutCoded,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.PutCodedRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.CodedObject.SerializeToString,
+            ),
+            'StatObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.StatObject,
+                    request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaObjectRequest.FromString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.StatObjectResponse.SerializeToString,
+            ),
             'ListJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobs,
                     request_deserializer=protos_dot_skyrack_dot_v1_dot_jobs__pb2.ListJobsRequest.FromString,
@@ -479,7 +519,7 @@ def add_ControllerServicer_to_server(servicer, server):
             'DeleteObject': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteObject,
                     request_deserializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaObjectRequest.FromString,
-                    response_serializer=protos_dot_skyrack_dot_v1_dot_objects__pb2.DeleteObjectResponse.SerializeToString,
+                    response_serializer=protos_dot_skyrack_dot_v1_dot_controller__pb2.DropObjectResponse.SerializeToString,
             ),
             'Scrub': grpc.unary_unary_rpc_method_handler(
                     servicer.Scrub,
@@ -702,6 +742,60 @@ class Controller:
             '/skyrack.v1.Controller/Keep',
             protos_dot_skyrack_dot_v1_dot_controller__pb2.KeepRequest.SerializeToString,
             protos_dot_skyrack_dot_v1_dot_controller__pb2.KeepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutCoded(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/skyrack.v1.Controller/PutCoded',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.PutCodedRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.CodedObject.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StatObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyrack.v1.Controller/StatObject',
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaObjectRequest.SerializeToString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.StatObjectResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -944,7 +1038,7 @@ class Controller:
             target,
             '/skyrack.v1.Controller/DeleteObject',
             protos_dot_skyrack_dot_v1_dot_controller__pb2.ViaObjectRequest.SerializeToString,
-            protos_dot_skyrack_dot_v1_dot_objects__pb2.DeleteObjectResponse.FromString,
+            protos_dot_skyrack_dot_v1_dot_controller__pb2.DropObjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,7 +40,9 @@ class ControllerStub:
     is an audit event too.
     """
     Get: _grpc.UnaryStreamMultiCallable[_controller_pb2.ViaGetRequest, _objects_pb2.GetResponse]
-    """Where the object lies at other nodes only, it is brought to the named one first, which may take until a contact."""
+    """Where the object lies at other nodes only, it is brought to the named one first, which may take until a contact; of
+    one that is coded, k fragments are, and the bytes are those of the whole.
+    """
     Submit: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ViaSubmitRequest, _controller_pb2.JobAtGateway]
     """Choose the node, and hand the job over. After OK: it is journalled, here with what placement said, and at the named
     node. Idempotent by id: the same request again answers with the job as it stands, another one under the id is
@@ -48,6 +50,15 @@ class ControllerStub:
     """
     Keep: _grpc.UnaryUnaryMultiCallable[_controller_pb2.KeepRequest, _controller_pb2.KeepResponse]
     """Idempotent. Errors: as Submit."""
+    PutCoded: _grpc.StreamStreamMultiCallable[_controller_pb2.PutCodedRequest, _controller_pb2.CodedObject]
+    """Code an object into fragments, and have each kept at a satellite of its own, across planes. The answer is how it
+    stands once all fragments are handed over, and at every change until all are kept. When one cannot be placed, those
+    that are kept are removed again, and an error says so. Idempotent: what is coded so already is answered at once.
+    Errors: INVALID_ARGUMENT (k or m out of range, fewer bytes than k, too few nodes, residency, coded otherwise already,
+    or other bytes than those of its name), of which nothing stays.
+    """
+    StatObject: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ViaObjectRequest, _controller_pb2.StatObjectResponse]
+    """What the run knows of an object. INVALID_ARGUMENT where it knows nothing."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _controller_pb2.ListAllJobsResponse]
     """Jobs of all gateways, oldest first."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]
@@ -57,7 +68,8 @@ class ControllerStub:
     ReadLog: _grpc.UnaryStreamMultiCallable[_controller_pb2.FindLogRequest, _jobs_pb2.LogChunk]
     ListObjects: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListObjectsAtRequest, _controller_pb2.ListObjectsAtResponse]
     SetTerms: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ViaTermsRequest, _objects_pb2.ObjectInfo]
-    DeleteObject: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ViaObjectRequest, _objects_pb2.DeleteObjectResponse]
+    DeleteObject: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ViaObjectRequest, _controller_pb2.DropObjectResponse]
+    """Remove an object from the named node; of one that is coded, all fragments, wherever they lie."""
     Scrub: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ViaObjectRequest, _objects_pb2.ScrubReport]
     ExplainJob: _grpc.UnaryUnaryMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.Explanation]
     """Why a job is where it is. INVALID_ARGUMENT where there is none of that id."""
@@ -104,7 +116,9 @@ class ControllerAsyncStub(ControllerStub):
     is an audit event too.
     """
     Get: _aio.UnaryStreamMultiCallable[_controller_pb2.ViaGetRequest, _objects_pb2.GetResponse]  # type: ignore[assignment]
-    """Where the object lies at other nodes only, it is brought to the named one first, which may take until a contact."""
+    """Where the object lies at other nodes only, it is brought to the named one first, which may take until a contact; of
+    one that is coded, k fragments are, and the bytes are those of the whole.
+    """
     Submit: _aio.UnaryUnaryMultiCallable[_controller_pb2.ViaSubmitRequest, _controller_pb2.JobAtGateway]  # type: ignore[assignment]
     """Choose the node, and hand the job over. After OK: it is journalled, here with what placement said, and at the named
     node. Idempotent by id: the same request again answers with the job as it stands, another one under the id is
@@ -112,6 +126,15 @@ class ControllerAsyncStub(ControllerStub):
     """
     Keep: _aio.UnaryUnaryMultiCallable[_controller_pb2.KeepRequest, _controller_pb2.KeepResponse]  # type: ignore[assignment]
     """Idempotent. Errors: as Submit."""
+    PutCoded: _aio.StreamStreamMultiCallable[_controller_pb2.PutCodedRequest, _controller_pb2.CodedObject]  # type: ignore[assignment]
+    """Code an object into fragments, and have each kept at a satellite of its own, across planes. The answer is how it
+    stands once all fragments are handed over, and at every change until all are kept. When one cannot be placed, those
+    that are kept are removed again, and an error says so. Idempotent: what is coded so already is answered at once.
+    Errors: INVALID_ARGUMENT (k or m out of range, fewer bytes than k, too few nodes, residency, coded otherwise already,
+    or other bytes than those of its name), of which nothing stays.
+    """
+    StatObject: _aio.UnaryUnaryMultiCallable[_controller_pb2.ViaObjectRequest, _controller_pb2.StatObjectResponse]  # type: ignore[assignment]
+    """What the run knows of an object. INVALID_ARGUMENT where it knows nothing."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _controller_pb2.ListAllJobsResponse]  # type: ignore[assignment]
     """Jobs of all gateways, oldest first."""
     WatchJob: _aio.UnaryStreamMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.JobAtGateway]  # type: ignore[assignment]
@@ -121,7 +144,8 @@ class ControllerAsyncStub(ControllerStub):
     ReadLog: _aio.UnaryStreamMultiCallable[_controller_pb2.FindLogRequest, _jobs_pb2.LogChunk]  # type: ignore[assignment]
     ListObjects: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListObjectsAtRequest, _controller_pb2.ListObjectsAtResponse]  # type: ignore[assignment]
     SetTerms: _aio.UnaryUnaryMultiCallable[_controller_pb2.ViaTermsRequest, _objects_pb2.ObjectInfo]  # type: ignore[assignment]
-    DeleteObject: _aio.UnaryUnaryMultiCallable[_controller_pb2.ViaObjectRequest, _objects_pb2.DeleteObjectResponse]  # type: ignore[assignment]
+    DeleteObject: _aio.UnaryUnaryMultiCallable[_controller_pb2.ViaObjectRequest, _controller_pb2.DropObjectResponse]  # type: ignore[assignment]
+    """Remove an object from the named node; of one that is coded, all fragments, wherever they lie."""
     Scrub: _aio.UnaryUnaryMultiCallable[_controller_pb2.ViaObjectRequest, _objects_pb2.ScrubReport]  # type: ignore[assignment]
     ExplainJob: _aio.UnaryUnaryMultiCallable[_controller_pb2.FindJobRequest, _controller_pb2.Explanation]  # type: ignore[assignment]
     """Why a job is where it is. INVALID_ARGUMENT where there is none of that id."""
@@ -183,7 +207,9 @@ class ControllerServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.ViaGetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_objects_pb2.GetResponse], _abc.AsyncIterator[_objects_pb2.GetResponse]]:
-        """Where the object lies at other nodes only, it is brought to the named one first, which may take until a contact."""
+        """Where the object lies at other nodes only, it is brought to the named one first, which may take until a contact; of
+        one that is coded, k fragments are, and the bytes are those of the whole.
+        """
 
     @_abc_1.abstractmethod
     def Submit(
@@ -203,6 +229,27 @@ class ControllerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.KeepResponse, _abc.Awaitable[_controller_pb2.KeepResponse]]:
         """Idempotent. Errors: as Submit."""
+
+    @_abc_1.abstractmethod
+    def PutCoded(
+        self,
+        request_iterator: _MaybeAsyncIterator[_controller_pb2.PutCodedRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_controller_pb2.CodedObject], _abc.AsyncIterator[_controller_pb2.CodedObject]]:
+        """Code an object into fragments, and have each kept at a satellite of its own, across planes. The answer is how it
+        stands once all fragments are handed over, and at every change until all are kept. When one cannot be placed, those
+        that are kept are removed again, and an error says so. Idempotent: what is coded so already is answered at once.
+        Errors: INVALID_ARGUMENT (k or m out of range, fewer bytes than k, too few nodes, residency, coded otherwise already,
+        or other bytes than those of its name), of which nothing stays.
+        """
+
+    @_abc_1.abstractmethod
+    def StatObject(
+        self,
+        request: _controller_pb2.ViaObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.StatObjectResponse, _abc.Awaitable[_controller_pb2.StatObjectResponse]]:
+        """What the run knows of an object. INVALID_ARGUMENT where it knows nothing."""
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -266,7 +313,8 @@ class ControllerServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _controller_pb2.ViaObjectRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_objects_pb2.DeleteObjectResponse, _abc.Awaitable[_objects_pb2.DeleteObjectResponse]]: ...
+    ) -> _typing.Union[_controller_pb2.DropObjectResponse, _abc.Awaitable[_controller_pb2.DropObjectResponse]]:
+        """Remove an object from the named node; of one that is coded, all fragments, wherever they lie."""
 
     @_abc_1.abstractmethod
     def Scrub(

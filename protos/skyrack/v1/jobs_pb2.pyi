@@ -198,6 +198,7 @@ class JobSpec(_message.Message):
     COMMAND_FIELD_NUMBER: _builtins.int
     WASM_OBJECT_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
+    DROP_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
@@ -219,6 +220,10 @@ class JobSpec(_message.Message):
     """A Python script, as an object."""
     wasm_object: _builtins.str
     """A WebAssembly module (binary, or text in .wat) with WASI preview 1, as an object."""
+    drop: _builtins.bool
+    """No process: the inputs shall lie no more where they lie (at_node, which each must name). Calls go there from the
+    agent that was given the job, which needs the right to Delete. Must be true.
+    """
     keep_outputs_on_node: _builtins.bool
     """Outputs stay in the node's store; only their names come back."""
     network: _builtins.bool
@@ -268,6 +273,7 @@ class JobSpec(_message.Message):
         command: Global___JobSpec.Command | None = ...,
         wasm_object: _builtins.str = ...,
         keep: _objects_pb2.ObjectTerms | None = ...,
+        drop: _builtins.bool = ...,
         arguments: _abc.Iterable[_builtins.str] | None = ...,
         inputs: _abc.Iterable[Global___JobInput] | None = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
@@ -282,11 +288,11 @@ class JobSpec(_message.Message):
         transit: _builtins.bool = ...,
         return_to: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "keep", b"keep", "limits", b"limits", "program", b"program", "script_object", b"script_object", "wasm_object", b"wasm_object"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "drop", b"drop", "keep", b"keep", "limits", b"limits", "program", b"program", "script_object", b"script_object", "wasm_object", b"wasm_object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "checkpoint_object", b"checkpoint_object", "command", b"command", "deadline_emu_ns", b"deadline_emu_ns", "environment", b"environment", "id", b"id", "inputs", b"inputs", "jurisdictions", b"jurisdictions", "keep", b"keep", "keep_outputs_on_node", b"keep_outputs_on_node", "limits", b"limits", "max_attempts", b"max_attempts", "network", b"network", "on_node", b"on_node", "priority", b"priority", "program", b"program", "return_to", b"return_to", "script_object", b"script_object", "transit", b"transit", "wasm_object", b"wasm_object"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "checkpoint_object", b"checkpoint_object", "command", b"command", "deadline_emu_ns", b"deadline_emu_ns", "drop", b"drop", "environment", b"environment", "id", b"id", "inputs", b"inputs", "jurisdictions", b"jurisdictions", "keep", b"keep", "keep_outputs_on_node", b"keep_outputs_on_node", "limits", b"limits", "max_attempts", b"max_attempts", "network", b"network", "on_node", b"on_node", "priority", b"priority", "program", b"program", "return_to", b"return_to", "script_object", b"script_object", "transit", b"transit", "wasm_object", b"wasm_object"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_program: _TypeAlias = _typing.Literal["script_object", "command", "wasm_object", "keep"]  # noqa: Y015
+    _WhichOneofReturnType_program: _TypeAlias = _typing.Literal["script_object", "command", "wasm_object", "keep", "drop"]  # noqa: Y015
     _WhichOneofArgType_program: _TypeAlias = _typing.Literal["program", b"program"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_program) -> _WhichOneofReturnType_program | None: ...
 

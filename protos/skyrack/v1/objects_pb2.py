@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/skyrack/v1/objects.proto\x12\nskyrack.v1\"V\n\x0bObjectTerms\x12\x15\n\rjurisdictions\x18\x01 \x03(\t\x12\x0f\n\x07transit\x18\x02 \x01(\x08\x12\x0f\n\x07holders\x18\x03 \x03(\t\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\"q\n\nObjectInfo\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x17\n\x0f\x63ommitted_bytes\x18\x03 \x01(\x03\x12&\n\x05terms\x18\x04 \x01(\x0b\x32\x17.skyrack.v1.ObjectTerms\"\x1d\n\x0bStatRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\"\xe3\x01\n\nPutRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.skyrack.v1.PutRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x1a{\n\x06Header\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\x12&\n\x05terms\x18\x04 \x01(\x0b\x32\x17.skyrack.v1.ObjectTerms\x12\x0f\n\x07\x66or_job\x18\x05 \x01(\tB\x06\n\x04part\"H\n\nGetRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x14\n\x0clength_bytes\x18\x03 \x01(\x03\"^\n\x0bGetResponse\x12&\n\x04info\x18\x01 \x01(\x0b\x32\x16.skyrack.v1.ObjectInfoH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x42\x06\n\x04part\"\x14\n\x12ListObjectsRequest\"I\n\x0fSetTermsRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\x12&\n\x05terms\x18\x02 \x01(\x0b\x32\x17.skyrack.v1.ObjectTerms\"%\n\x13\x44\x65leteObjectRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\"(\n\x14\x44\x65leteObjectResponse\x12\x10\n\x08was_here\x18\x01 \x01(\x08\"\x1e\n\x0cScrubRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\"P\n\x0bScrubReport\x12\x0f\n\x07objects\x18\x01 \x01(\x03\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x61maged\x18\x03 \x03(\t\x12\x10\n\x08repaired\x18\x04 \x03(\t2\xc1\x03\n\x07Objects\x12\x37\n\x04Stat\x12\x17.skyrack.v1.StatRequest\x1a\x16.skyrack.v1.ObjectInfo\x12\x37\n\x03Put\x12\x16.skyrack.v1.PutRequest\x1a\x16.skyrack.v1.ObjectInfo(\x01\x12\x38\n\x03Get\x12\x16.skyrack.v1.GetRequest\x1a\x17.skyrack.v1.GetResponse0\x01\x12@\n\x04List\x12\x1e.skyrack.v1.ListObjectsRequest\x1a\x16.skyrack.v1.ObjectInfo0\x01\x12?\n\x08SetTerms\x12\x1b.skyrack.v1.SetTermsRequest\x1a\x16.skyrack.v1.ObjectInfo\x12K\n\x06\x44\x65lete\x12\x1f.skyrack.v1.DeleteObjectRequest\x1a .skyrack.v1.DeleteObjectResponse\x12:\n\x05Scrub\x12\x18.skyrack.v1.ScrubRequest\x1a\x17.skyrack.v1.ScrubReportb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/skyrack/v1/objects.proto\x12\nskyrack.v1\"v\n\x0bObjectTerms\x12\x15\n\rjurisdictions\x18\x01 \x03(\t\x12\x0f\n\x07transit\x18\x02 \x01(\x08\x12\x0f\n\x07holders\x18\x03 \x03(\t\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\x12\x1e\n\x04part\x18\x05 \x01(\x0b\x32\x10.skyrack.v1.Part\"\xbc\x01\n\x04Part\x12\r\n\x05whole\x18\x01 \x01(\t\x12\x13\n\x0bwhole_bytes\x18\x02 \x01(\x03\x12\t\n\x01k\x18\x03 \x01(\x05\x12\t\n\x01m\x18\x04 \x01(\x05\x12\r\n\x05index\x18\x05 \x01(\x05\x12\x13\n\x0bpiece_bytes\x18\x06 \x01(\x03\x12,\n\tfragments\x18\x07 \x03(\x0b\x32\x19.skyrack.v1.Part.Fragment\x1a(\n\x08\x46ragment\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\"q\n\nObjectInfo\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x17\n\x0f\x63ommitted_bytes\x18\x03 \x01(\x03\x12&\n\x05terms\x18\x04 \x01(\x0b\x32\x17.skyrack.v1.ObjectTerms\"\x1d\n\x0bStatRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\"\xe3\x01\n\nPutRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.skyrack.v1.PutRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x1a{\n\x06Header\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\x12&\n\x05terms\x18\x04 \x01(\x0b\x32\x17.skyrack.v1.ObjectTerms\x12\x0f\n\x07\x66or_job\x18\x05 \x01(\tB\x06\n\x04part\"H\n\nGetRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x14\n\x0clength_bytes\x18\x03 \x01(\x03\"^\n\x0bGetResponse\x12&\n\x04info\x18\x01 \x01(\x0b\x32\x16.skyrack.v1.ObjectInfoH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x42\x06\n\x04part\"\x14\n\x12ListObjectsRequest\"I\n\x0fSetTermsRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\x12&\n\x05terms\x18\x02 \x01(\x0b\x32\x17.skyrack.v1.ObjectTerms\"%\n\x13\x44\x65leteObjectRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\"(\n\x14\x44\x65leteObjectResponse\x12\x10\n\x08was_here\x18\x01 \x01(\x08\"\x1e\n\x0cScrubRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\"P\n\x0bScrubReport\x12\x0f\n\x07objects\x18\x01 \x01(\x03\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x61maged\x18\x03 \x03(\t\x12\x10\n\x08repaired\x18\x04 \x03(\t2\xc1\x03\n\x07Objects\x12\x37\n\x04Stat\x12\x17.skyrack.v1.StatRequest\x1a\x16.skyrack.v1.ObjectInfo\x12\x37\n\x03Put\x12\x16.skyrack.v1.PutRequest\x1a\x16.skyrack.v1.ObjectInfo(\x01\x12\x38\n\x03Get\x12\x16.skyrack.v1.GetRequest\x1a\x17.skyrack.v1.GetResponse0\x01\x12@\n\x04List\x12\x1e.skyrack.v1.ListObjectsRequest\x1a\x16.skyrack.v1.ObjectInfo0\x01\x12?\n\x08SetTerms\x12\x1b.skyrack.v1.SetTermsRequest\x1a\x16.skyrack.v1.ObjectInfo\x12K\n\x06\x44\x65lete\x12\x1f.skyrack.v1.DeleteObjectRequest\x1a .skyrack.v1.DeleteObjectResponse\x12:\n\x05Scrub\x12\x18.skyrack.v1.ScrubRequest\x1a\x17.skyrack.v1.ScrubReportb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,31 +32,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.skyrack.v1.objects_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OBJECTTERMS']._serialized_start=47
-  _globals['_OBJECTTERMS']._serialized_end=133
-  _globals['_OBJECTINFO']._serialized_start=135
-  _globals['_OBJECTINFO']._serialized_end=248
-  _globals['_STATREQUEST']._serialized_start=250
-  _globals['_STATREQUEST']._serialized_end=279
-  _globals['_PUTREQUEST']._serialized_start=282
-  _globals['_PUTREQUEST']._serialized_end=509
-  _globals['_PUTREQUEST_HEADER']._serialized_start=378
-  _globals['_PUTREQUEST_HEADER']._serialized_end=501
-  _globals['_GETREQUEST']._serialized_start=511
-  _globals['_GETREQUEST']._serialized_end=583
-  _globals['_GETRESPONSE']._serialized_start=585
-  _globals['_GETRESPONSE']._serialized_end=679
-  _globals['_LISTOBJECTSREQUEST']._serialized_start=681
-  _globals['_LISTOBJECTSREQUEST']._serialized_end=701
-  _globals['_SETTERMSREQUEST']._serialized_start=703
-  _globals['_SETTERMSREQUEST']._serialized_end=776
-  _globals['_DELETEOBJECTREQUEST']._serialized_start=778
-  _globals['_DELETEOBJECTREQUEST']._serialized_end=815
-  _globals['_DELETEOBJECTRESPONSE']._serialized_start=817
-  _globals['_DELETEOBJECTRESPONSE']._serialized_end=857
-  _globals['_SCRUBREQUEST']._serialized_start=859
-  _globals['_SCRUBREQUEST']._serialized_end=889
-  _globals['_SCRUBREPORT']._serialized_start=891
-  _globals['_SCRUBREPORT']._serialized_end=971
-  _globals['_OBJECTS']._serialized_start=974
-  _globals['_OBJECTS']._serialized_end=1423
+  _globals['_OBJECTTERMS']._serialized_end=165
+  _globals['_PART']._serialized_start=168
+  _globals['_PART']._serialized_end=356
+  _globals['_PART_FRAGMENT']._serialized_start=316
+  _globals['_PART_FRAGMENT']._serialized_end=356
+  _globals['_OBJECTINFO']._serialized_start=358
+  _globals['_OBJECTINFO']._serialized_end=471
+  _globals['_STATREQUEST']._serialized_start=473
+  _globals['_STATREQUEST']._serialized_end=502
+  _globals['_PUTREQUEST']._serialized_start=505
+  _globals['_PUTREQUEST']._serialized_end=732
+  _globals['_PUTREQUEST_HEADER']._serialized_start=601
+  _globals['_PUTREQUEST_HEADER']._serialized_end=724
+  _globals['_GETREQUEST']._serialized_start=734
+  _globals['_GETREQUEST']._serialized_end=806
+  _globals['_GETRESPONSE']._serialized_start=808
+  _globals['_GETRESPONSE']._serialized_end=902
+  _globals['_LISTOBJECTSREQUEST']._serialized_start=904
+  _globals['_LISTOBJECTSREQUEST']._serialized_end=924
+  _globals['_SETTERMSREQUEST']._serialized_start=926
+  _globals['_SETTERMSREQUEST']._serialized_end=999
+  _globals['_DELETEOBJECTREQUEST']._serialized_start=1001
+  _globals['_DELETEOBJECTREQUEST']._serialized_end=1038
+  _globals['_DELETEOBJECTRESPONSE']._serialized_start=1040
+  _globals['_DELETEOBJECTRESPONSE']._serialized_end=1080
+  _globals['_SCRUBREQUEST']._serialized_start=1082
+  _globals['_SCRUBREQUEST']._serialized_end=1112
+  _globals['_SCRUBREPORT']._serialized_start=1114
+  _globals['_SCRUBREPORT']._serialized_end=1194
+  _globals['_OBJECTS']._serialized_start=1197
+  _globals['_OBJECTS']._serialized_end=1646
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,7 @@ class ObjectTerms(_message.Message):
     TRANSIT_FIELD_NUMBER: _builtins.int
     HOLDERS_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
     transit: _builtins.bool
     """Links of nodes outside may carry it, as ciphertext between nodes inside."""
     pinned: _builtins.bool
@@ -42,6 +43,10 @@ class ObjectTerms(_message.Message):
     def holders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The nodes that shall hold it, this one among them: from another of them a damaged copy is repaired."""
 
+    @_builtins.property
+    def part(self) -> Global___Part:
+        """It is a fragment of another object: from others of them a damaged one is computed again."""
+
     def __init__(
         self,
         *,
@@ -49,14 +54,86 @@ class ObjectTerms(_message.Message):
         transit: _builtins.bool = ...,
         holders: _abc.Iterable[_builtins.str] | None = ...,
         pinned: _builtins.bool = ...,
+        part: Global___Part | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["holders", b"holders", "jurisdictions", b"jurisdictions", "pinned", b"pinned", "transit", b"transit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holders", b"holders", "jurisdictions", b"jurisdictions", "part", b"part", "pinned", b"pinned", "transit", b"transit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ObjectTerms: _TypeAlias = ObjectTerms  # noqa: Y015
+
+@_typing.final
+class Part(_message.Message):
+    """What a fragment is of an object that was erasure-coded (systematic Reed-Solomon): any k of its k + m fragments give it.
+
+    A fragment begins with 34 bytes that all fragments of the whole share: the SHA-256 of the whole, k, and m. Then comes
+    one piece for each MiB of the whole, the last one for what is left of it, as liberasurecode writes it (backend
+    liberasurecode_rs_vand, checksums inline_crc32): its header of 80 bytes, and a k-th of that MiB.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Fragment(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        OBJECT_FIELD_NUMBER: _builtins.int
+        NODE_FIELD_NUMBER: _builtins.int
+        object: _builtins.str
+        node: _builtins.str
+        """The node that shall hold it."""
+        def __init__(
+            self,
+            *,
+            object: _builtins.str = ...,
+            node: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "object", b"object"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    WHOLE_FIELD_NUMBER: _builtins.int
+    WHOLE_BYTES_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    M_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    PIECE_BYTES_FIELD_NUMBER: _builtins.int
+    FRAGMENTS_FIELD_NUMBER: _builtins.int
+    whole: _builtins.str
+    """The object that was coded."""
+    whole_bytes: _builtins.int
+    k: _builtins.int
+    m: _builtins.int
+    index: _builtins.int
+    """Which one it is, from 0; those below k have the whole's own bytes."""
+    piece_bytes: _builtins.int
+    """Of each piece but the last, which may be shorter."""
+    @_builtins.property
+    def fragments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part.Fragment]:
+        """All k + m, by index, this one among them."""
+
+    def __init__(
+        self,
+        *,
+        whole: _builtins.str = ...,
+        whole_bytes: _builtins.int = ...,
+        k: _builtins.int = ...,
+        m: _builtins.int = ...,
+        index: _builtins.int = ...,
+        piece_bytes: _builtins.int = ...,
+        fragments: _abc.Iterable[Global___Part.Fragment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fragments", b"fragments", "index", b"index", "k", b"k", "m", b"m", "piece_bytes", b"piece_bytes", "whole", b"whole", "whole_bytes", b"whole_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Part: _TypeAlias = Part  # noqa: Y015
 
 @_typing.final
 class ObjectInfo(_message.Message):
@@ -340,7 +417,7 @@ class ScrubReport(_message.Message):
 
     @_builtins.property
     def repaired(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Of these, made whole again from another holder."""
+        """Of these, made whole again, from another holder or from other fragments."""
 
     def __init__(
         self,

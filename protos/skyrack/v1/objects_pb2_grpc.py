@@ -131,9 +131,9 @@ class ObjectsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Scrub(self, request, context):
-        """Read objects and hold them against their names; a damaged one is set aside, and fetched again from another holder
-        over the network, which may take until the next contact: the report says what came of it so far. Errors: NOT_FOUND
-        for one that is named and not here.
+        """Read objects and hold them against their names; a damaged one is set aside, and fetched again from another holder, or
+        computed from k other fragments, over the network, which may take until the next contact: the report says what came
+        of it so far. Errors: NOT_FOUND for one that is named and not here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -65,9 +65,9 @@ class ObjectsStub:
     INVALID_ARGUMENT, FAILED_PRECONDITION (pinned, on its way in now, or an open job of this node needs it).
     """
     Scrub: _grpc.UnaryUnaryMultiCallable[_objects_pb2.ScrubRequest, _objects_pb2.ScrubReport]
-    """Read objects and hold them against their names; a damaged one is set aside, and fetched again from another holder
-    over the network, which may take until the next contact: the report says what came of it so far. Errors: NOT_FOUND
-    for one that is named and not here.
+    """Read objects and hold them against their names; a damaged one is set aside, and fetched again from another holder, or
+    computed from k other fragments, over the network, which may take until the next contact: the report says what came
+    of it so far. Errors: NOT_FOUND for one that is named and not here.
     """
 
 @_typing.type_check_only
@@ -105,9 +105,9 @@ class ObjectsAsyncStub(ObjectsStub):
     INVALID_ARGUMENT, FAILED_PRECONDITION (pinned, on its way in now, or an open job of this node needs it).
     """
     Scrub: _aio.UnaryUnaryMultiCallable[_objects_pb2.ScrubRequest, _objects_pb2.ScrubReport]  # type: ignore[assignment]
-    """Read objects and hold them against their names; a damaged one is set aside, and fetched again from another holder
-    over the network, which may take until the next contact: the report says what came of it so far. Errors: NOT_FOUND
-    for one that is named and not here.
+    """Read objects and hold them against their names; a damaged one is set aside, and fetched again from another holder, or
+    computed from k other fragments, over the network, which may take until the next contact: the report says what came
+    of it so far. Errors: NOT_FOUND for one that is named and not here.
     """
 
 class ObjectsServicer(metaclass=_abc_1.ABCMeta):
@@ -184,9 +184,9 @@ class ObjectsServicer(metaclass=_abc_1.ABCMeta):
         request: _objects_pb2.ScrubRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_objects_pb2.ScrubReport, _abc.Awaitable[_objects_pb2.ScrubReport]]:
-        """Read objects and hold them against their names; a damaged one is set aside, and fetched again from another holder
-        over the network, which may take until the next contact: the report says what came of it so far. Errors: NOT_FOUND
-        for one that is named and not here.
+        """Read objects and hold them against their names; a damaged one is set aside, and fetched again from another holder, or
+        computed from k other fragments, over the network, which may take until the next contact: the report says what came
+        of it so far. Errors: NOT_FOUND for one that is named and not here.
         """
 
 def add_ObjectsServicer_to_server(servicer: ObjectsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
