@@ -1,4 +1,5 @@
-"""Lets go of what was sent ahead for jobs that never came: their senders have found another way, or are no more."""
+"""Lets go of what was sent ahead for jobs that never came, and of results that nobody was charged with: their senders
+have found another way, or are no more."""
 
 from __future__ import annotations
 
@@ -28,13 +29,21 @@ async def release_unclaimed(ledger: Ledger, store: ObjectStore, sky: Sky) -> Non
         # Where nobody has told the sky's time, it is the machine's.
         now_ns = time.monotonic_ns() if sky.now_emu_ns is None else sky.now_emu_ns
         since_ns = {
-            job_id: min(since_ns.get(job_id, now_ns), now_ns) for job_id in store.jobs() if ledger.find(job_id) is None
+            job_id: min(since_ns.get(job_id, now_ns), now_ns)
+            for job_id in store.jobs()
+            if _is_unclaimed(ledger, job_id)
         }
         for job_id, at_ns in since_ns.items():
-            if now_ns - at_ns >= CLAIM_EMU_S * _S and ledger.find(job_id) is None:
-                _log.info("job %s: what was sent ahead for it is let go of: it never came", job_id)
+            if now_ns - at_ns >= CLAIM_EMU_S * _S and _is_unclaimed(ledger, job_id):
+                _log.info("job %s: what was sent here for it is let go of: nobody has come for it", job_id)
                 try:
                     await store.release(job_id)
                 except (Exhausted, DataLoss) as trouble:
-                    _log.error("job %s: what was sent ahead for it stays: %s", job_id, trouble)
+                    _log.error("job %s: what was sent here for it stays: %s", job_id, trouble)
         await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _is_unclaimed(ledger: Ledger, job_id: str) -> bool:
+    """Whether nothing is to be done here for a job: it is unknown, or has ended and its result has gone."""
+    record = ledger.find(job_id)
+    return record is None or (record.is_final and not record.due_back)

@@ -147,6 +147,8 @@ async def test_what_was_sent_ahead_for_a_job_that_never_came_is_let_go_of(fleet:
     await fleet.launch("gw", "sat")
     gw = await fleet.client("gw")
     peer = await fleet.data_plane("sat")
+    await gw.submit(JobSpec(id="over", on_node="sat", command=JobSpec.Command(argv=["true"])))
+    await gw.wait_final("over", 30)
     content, needed = os.urandom(100_000), await gw.put_bytes(b"needed")
     await gw.submit(JobSpec(id="open", on_node="sat", command=HOUR, inputs=[JobInput(object=needed.object)]))
     await seen(gw, "open", lambda job: job.state == JOB_STATE_RUNNING)
@@ -156,6 +158,8 @@ async def test_what_was_sent_ahead_for_a_job_that_never_came_is_let_go_of(fleet:
         await peer.put(object_name(part), part[:60_000], size_bytes=len(part), for_job="never")
     assert {info.object for info in await peer.listed()} >= {object_name(content), needed.object}
     assert (await peer.stat(object_name(part))).committed_bytes == 60_000
+    result = os.urandom(100_000)
+    await peer.put(object_name(result), result, for_job="over")
     await fleet.tell_time("sat", 0, scale=3000.0)
     folder = fleet["sat"].store / "objects"
     await until(lambda: [path.name for path in folder.iterdir() if path.is_file()] == [needed.object[7:]], "they went")
