@@ -1,5 +1,6 @@
-"""Why an agent says no. `services` gives each its gRPC status.
+"""Why an agent says no (a Refusal: `services` gives each its gRPC status), or another cannot be heard.
 
+Break
 Refusal
 ├── InvalidArgument     what was asked is malformed
 ├── NotFound            no such job, or no such object here
@@ -12,6 +13,10 @@ Refusal
 """
 
 from __future__ import annotations
+
+
+class Break(Exception):  # noqa: N818 — a state of the network, not a defect
+    """The contact is gone, or never was. The message says how that showed."""
 
 
 class Refusal(Exception):  # noqa: N818 — an answer, not a defect

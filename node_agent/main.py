@@ -22,6 +22,7 @@ from node_agent import memory
 from node_agent.delivery.cargo import Cargo
 from node_agent.delivery.contact import Contacts
 from node_agent.delivery.courier import Courier
+from node_agent.delivery.healing import Healer
 from node_agent.delivery.peer import Resolver
 from node_agent.delivery.way_back import WayBack
 from node_agent.errors import Refusal
@@ -30,7 +31,6 @@ from node_agent.jobs.executor import Executor
 from node_agent.jobs.ledger import Ledger
 from node_agent.jobs.logs import JobLogs
 from node_agent.journal import Journal, JournalError
-from node_agent.objects.healing import Healer
 from node_agent.objects.scrub import EVERY_S, Scrubber
 from node_agent.objects.sealing import Keys
 from node_agent.objects.store import ObjectStore

@@ -6,10 +6,10 @@ import logging
 import time
 from typing import Final
 
-from node_agent.delivery.peer import Break, Peer
-from node_agent.errors import DataLoss, FailedPrecondition, OutOfRange
+from node_agent.delivery.healing import Healer
+from node_agent.delivery.peer import Peer
+from node_agent.errors import Break, DataLoss, FailedPrecondition, OutOfRange
 from node_agent.jobs.ledger import Ledger
-from node_agent.objects.healing import Healer
 from node_agent.objects.scrub import Scrubber
 from node_agent.objects.store import ObjectStore
 

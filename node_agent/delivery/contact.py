@@ -21,7 +21,8 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from node_agent.delivery.peer import Break, Peer, Resolver, meaning
+from node_agent.delivery.peer import Peer, Resolver, meaning
+from node_agent.errors import Break
 from node_agent.security import wire
 
 T = TypeVar("T")

@@ -18,15 +18,9 @@ from typing import NoReturn, TypeVar
 from node_agent.delivery.cargo import Cargo
 from node_agent.delivery.contact import Contacts
 from node_agent.delivery.patience import Patience
-from node_agent.delivery.peer import Break, Peer
+from node_agent.delivery.peer import Peer
 from node_agent.delivery.way_back import ASK_AGAIN_S, WayBack
-from node_agent.errors import (
-    DataLoss,
-    Exhausted,
-    FailedPrecondition,
-    NotFound,
-    OutOfRange,
-)
+from node_agent.errors import Break, DataLoss, Exhausted, FailedPrecondition, NotFound, OutOfRange
 from node_agent.jobs.ledger import Ledger
 from node_agent.jobs.logs import STREAMS, JobLogs, Stream
 from node_agent.jobs.outputs import why_kept

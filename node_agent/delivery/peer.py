@@ -15,6 +15,7 @@ import grpc
 
 from node_agent.errors import (
     AlreadyExists,
+    Break,
     DataLoss,
     Exhausted,
     FailedPrecondition,
@@ -56,10 +57,6 @@ _REFUSALS: Final[Mapping[grpc.StatusCode, type[Refusal]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
 }
-
-
-class Break(Exception):  # noqa: N818 — a state of the network, not a defect
-    """The contact is gone, or never was. The message says how that showed."""
 
 
 class Resolver:

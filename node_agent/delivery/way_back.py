@@ -12,8 +12,8 @@ from typing import Final
 
 from node_agent.delivery.contact import Contacts
 from node_agent.delivery.patience import Patience
-from node_agent.delivery.peer import Break, Peer
-from node_agent.errors import AlreadyExists, InvalidArgument, PermissionDenied, Refusal
+from node_agent.delivery.peer import Peer
+from node_agent.errors import AlreadyExists, Break, InvalidArgument, PermissionDenied, Refusal
 from node_agent.jobs.states import FINAL
 from node_agent.objects.store import ObjectStore
 from node_agent.sky.sky import Sky

@@ -7,14 +7,11 @@ make of it; of what comes, that form alone is read here, and all else is left to
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import grpc
 
 from protos.skyrack.v1 import objects_pb2, objects_pb2_grpc
-
-if TYPE_CHECKING:
-    from node_agent.objects.service import Objects
 
 _SERVICE: Final = "skyrack.v1.Objects"
 _CHUNK_TAG: Final = 2 << 3 | 2  # field 2, length-delimited
@@ -43,7 +40,7 @@ class Streams:
         self.get = channel.unary_stream(f"/{_SERVICE}/Get", objects_pb2.GetRequest.SerializeToString, read_get)
 
 
-def serve(objects: Objects, server: grpc.aio.Server) -> None:
+def serve(objects: objects_pb2_grpc.ObjectsServicer, server: grpc.aio.Server) -> None:
     """Add the service to a server: as the generated code has it, and then these two in the place of its own."""
     objects_pb2_grpc.add_ObjectsServicer_to_server(objects, server)
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {

@@ -18,8 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
-from node_agent.delivery.peer import Break
-from node_agent.errors import DataLoss, NotFound, Refusal
+from node_agent.errors import Break, DataLoss, NotFound, Refusal
 from node_agent.objects.catalog import Row
 from node_agent.objects.store import ObjectStore
 from node_agent.objects.stored_file import StoredFile

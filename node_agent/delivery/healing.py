@@ -13,8 +13,8 @@ from typing import Final, Protocol, Self
 
 from node_agent import memory
 from node_agent.delivery.contact import Contacts
-from node_agent.delivery.peer import Break, Peer
-from node_agent.errors import DataLoss, Refusal
+from node_agent.delivery.peer import Peer
+from node_agent.errors import Break, DataLoss, Refusal
 from node_agent.objects.catalog import Row
 from node_agent.objects.mending import NUMBER
 from node_agent.objects.parts import HEAD_BYTES, Part
