@@ -222,7 +222,11 @@ class Courier:
                 what = f"input {number} of {len(inputs)}" if number <= len(inputs) else "the program"
                 await self._cargo.send(peer, job_id, name, what, there_bytes)
         await self._ledger.hand_over(job_id, peer.node)
-        await self._mirror(job_id, await peer.submit(self._as_handed_over(spec)))
+        try:
+            taken = await peer.submit(self._as_handed_over(spec))
+        except FailedPrecondition as lacks:  # what was there is not any more: it was found damaged, for one
+            raise DataLoss(str(lacks)) from None
+        await self._mirror(job_id, taken)
 
     def _as_handed_over(self, spec: jobs_pb2.JobSpec) -> jobs_pb2.JobSpec:
         """The job as another node is given it: what lay here lies there."""

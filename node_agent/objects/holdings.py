@@ -143,7 +143,7 @@ class Holdings:
     def copy_out(self, name: str, path: Path) -> None:
         """A file with the object's bytes, which hash to its name. Blocks. Raises NotFound, DataLoss, OSError."""
         sha256 = hashlib.sha256()
-        with self.reading(name) as file, path.open("wb", buffering=0) as target:
+        with self.reading(name) as file, path.open("wb") as target:
             size_bytes = self.size_bytes(name) or 0
             for offset_bytes in range(0, size_bytes, READ_BYTES):
                 piece = file.read(offset_bytes, min(READ_BYTES, size_bytes - offset_bytes))

@@ -46,11 +46,10 @@ class Keys:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             aside = path.with_suffix(".new")
             fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, os.urandom(_KEY_BYTES))
+            with open(fd, "wb") as file:  # on a full disk a single write may take a part, and say nothing
+                file.write(os.urandom(_KEY_BYTES))
+                file.flush()
                 os.fsync(fd)
-            finally:
-                os.close(fd)
             aside.replace(path)
             folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
             try:

@@ -259,11 +259,10 @@ def _write(path: Path, content: bytes) -> None:
     """Write a file that nobody else can read, and sync it."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, content)
+    with open(descriptor, "wb") as file:  # on a full disk a single write may take a part, and say nothing
+        file.write(content)
+        file.flush()
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _put(aside: Path, path: Path) -> None:
