@@ -38,7 +38,7 @@ from protos.skyrack.v1.jobs_pb2 import (
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-MAX_CORRUPTED = 3
+MAX_CORRUPTED = 5
 """How often an object may arrive corrupted before that is the store's fault and not the way's."""
 NOT_YET_S = 2.0
 """Between two questions to the node that runs it while another has custody."""
@@ -171,6 +171,8 @@ class Courier:
                 if corrupted == MAX_CORRUPTED:
                     raise
                 self._ledger.note(job_id, str(damage))
+                await patience.after_refusal_for_now()  # where it lies it may be under repair
+                continue
             except Exhausted as full:
                 self._ledger.note(job_id, f"waiting for room: {full}")
                 if not await patience.after_refusal_for_now():

@@ -349,7 +349,7 @@ DISK_FULL = b"No space left on device"  # a program's own word for it
 REASONS_TO_FAIL = (
     "the agent ended during attempt",  # and no other is allowed
     "no room for", "disk is full", "cannot be written",  # what a full disk or store comes to
-    "is damaged",  # and nobody else has it
+    "is damaged", "was found damaged", "hash to sha256:",  # an input, where it lies
 )  # fmt: skip
 
 

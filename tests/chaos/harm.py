@@ -26,6 +26,7 @@ from protos.skyrack.v1 import controller_pb2
 from tests.chaos import machine
 from tests.chaos.liar import LEFT
 from tests.chaos.plan import Corrupt, End, Fault, Fill, Hog, Lie, Resume
+from tests.chaos.promises import object_name
 from tests.chaos.sky import GATEWAYS, GROUNDS, NODES, STORE_BYTES, TIME_SCALE
 from tests.commands import HERE, SOURCE
 
@@ -169,12 +170,13 @@ class Harm:
         if size_bytes <= 0:
             return
         path = self._folder / f"hog-{deed.node}"
-        path.write_bytes(random.Random(deed.at_s).randbytes(size_bytes))
-        name = self._ask(f"hog {deed.node}", lambda client: client.put(deed.node, path).object)
-        path.unlink()
-        if name is not None:
+        content = random.Random(deed.at_s).randbytes(size_bytes)
+        path.write_bytes(content)
+        if self._ask(f"hog {deed.node}", lambda client: client.put(deed.node, path)) is not None:
             time.sleep(deed.duration_s)
-            self._ask(f"unhog {deed.node}", lambda client: client.delete(deed.node, name), insist=True)
+        path.unlink()
+        # What has come of one that broke off goes too: nobody goes on with it.
+        self._ask(f"unhog {deed.node}", lambda client: client.delete(deed.node, object_name(content)), insist=True)
 
     def corrupt(self, deed: Corrupt) -> None:
         """Flip a bit of a replica, in its file; another stays as it is."""
