@@ -220,6 +220,7 @@ class Contacts:
         if task is not None and task.done() and (task.exception() is not None or task.result().is_over):
             if task.exception() is None:
                 self._later(task.result().close())
+                self._dark.add(node)  # knock first: TCP by itself would come again only a second after a lost SYN
             task = None
         if task is None:
             task = self._contacts[node] = asyncio.create_task(self._dial(node), name=f"dial {node}")
