@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,16 @@ def wait_until(what: str, condition: Callable[[], bool], wait_s: float = WAIT_S)
 def environment() -> dict[str, str]:
     """What a command that a test starts by itself needs to find this source."""
     return {**os.environ, "PYTHONPATH": str(SOURCE)}
+
+
+@contextmanager
+def up(folder: Path, scenario: str) -> Iterator[str]:
+    """A run of a scenario in nodes without an engine, by its id; it is taken down. `folder` has its record."""
+    path = folder / "scenario.toml"
+    path.write_text(scenario)
+    said = HERE.skyrack("up", path, "--runtime", "namespace", "--out", folder / "record").stdout
+    run_id = said.split()[1]
+    try:
+        yield run_id
+    finally:
+        HERE.skyrack("down", "--run", run_id)

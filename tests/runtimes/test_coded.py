@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections import Counter
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import HERE, wait_until
+from tests.commands import HERE, up, wait_until
 
 SCENARIO = """
 name = "coded"
@@ -48,18 +47,8 @@ skyrack, document = HERE.skyrack, HERE.document
 @pytest.fixture
 def run_id(tmp_path: Path) -> Iterator[str]:
     """The run, up; it is taken down."""
-    path = tmp_path / "coded.toml"
-    path.write_text(SCENARIO)
-    skyrack("up", path, "--runtime", "namespace", "--out", tmp_path / "record")
-    (run_id,) = [
-        place.parent.name
-        for place in Path("/run/skyrack").glob("*/run.json")
-        if json.loads(place.read_text())["out_dir"] == str(tmp_path / "record")
-    ]
-    try:
+    with up(tmp_path, SCENARIO) as run_id:
         yield run_id
-    finally:
-        skyrack("down", "--run", run_id)
 
 
 def files_of(run_id: str, name: str) -> list[Path]:

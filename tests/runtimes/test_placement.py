@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import HERE, wait_until
+from tests.commands import HERE, up, wait_until
 
 SCENARIO = """
 name = "placed"
@@ -47,18 +47,8 @@ skyrack, document = HERE.skyrack, HERE.document
 @pytest.fixture
 def run_id(tmp_path: Path) -> Iterator[str]:
     """The run, up; it is taken down."""
-    path = tmp_path / "placed.toml"
-    path.write_text(SCENARIO)
-    skyrack("up", path, "--runtime", "namespace", "--out", tmp_path / "record")
-    (run_id,) = [
-        place.parent.name
-        for place in Path("/run/skyrack").glob("*/run.json")
-        if json.loads(place.read_text())["out_dir"] == str(tmp_path / "record")
-    ]
-    try:
+    with up(tmp_path, SCENARIO) as run_id:
         yield run_id
-    finally:
-        skyrack("down", "--run", run_id)
 
 
 def test_a_job_is_placed_explained_and_kept_within_its_jurisdiction(run_id: str) -> None:
