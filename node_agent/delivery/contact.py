@@ -1,21 +1,25 @@
 """Contacts with other nodes: one at a time with each, shared by all who have something to do there.
 
-A contact is two connections: one carries calls, on the other the node is asked for a sign of life twice a second. (On
-the first the sign would stand in line behind megabytes in the sender's socket.) When one is late, the node's door is
-knocked at: if that is heard, while the sign that was asked for before still is not, there has been a gap, and TCP does
-not know that it is over; it would go on waiting, up to as long as the gap was. Then, and when nothing is heard for
-three seconds, the contact is over, and everything done over it is broken off at once. Nothing of an earlier one (TCP's
-timers, back-off) delays the next.
+A contact begins with a knock at the node's door. It is two connections: one carries calls, on the other the node is
+asked for a sign of life twice a second. (On the first the sign would stand in line behind megabytes in the sender's
+socket.) When one is late, the door is knocked at again: if that is heard, while the sign that was asked for before
+still is not, there has been a gap, and TCP does not know that it is over; it would go on waiting, up to as long as the
+gap was. Then, and when nothing is heard for three seconds, the contact is over, and everything done over it is broken
+off at once. Nothing of an earlier one (TCP's timers, its back-off, what its sockets still hold) delays the next.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
+import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -33,6 +37,11 @@ SILENT_S = 3.0
 LATE_S = 0.4  # at least: a lost packet is sent again by then
 KNOCK_EVERY_S = 0.05
 IDLE_S = 2.0
+HELLO_ROUND_TRIPS = 5
+"""TCP's handshake, that of TLS, HTTP/2's settings, a call and its answer; and one to spare."""
+_NOBODY = ctypes.create_string_buffer(socket.AF_UNSPEC.to_bytes(2, "little"), 16)
+"""A struct sockaddr."""
+_libc = ctypes.CDLL(None, use_errno=True)
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
 
 
@@ -44,15 +53,15 @@ class Door:
     host: str
     port: int
 
-    async def knock(self, deadline_s: float) -> None:
-        """Return as soon as the node's kernel answers. Raises Break.
+    async def knock(self, deadline_s: float) -> float:
+        """Return as soon as the node's kernel answers: the round trip, in seconds. Raises Break.
 
         TCP sends a second SYN a second after one that was lost in the dark; so another one goes out every
         KNOCK_EVERY_S.
         """
         loop = asyncio.get_running_loop()
         deadline_mono_s = loop.time() + deadline_s
-        knocks: set[asyncio.Task[None]] = set()
+        knocks: set[asyncio.Task[float]] = set()
         try:
             while loop.time() < deadline_mono_s:
                 knocks.add(asyncio.create_task(self._connect()))
@@ -60,7 +69,7 @@ class Door:
                 for knock in done:
                     error = knock.exception()
                     if error is None:
-                        return
+                        return knock.result()
                     if isinstance(error, OSError):
                         raise Break(self._why_not(error)) from error
                     raise error
@@ -71,10 +80,33 @@ class Door:
             if knocks:
                 await asyncio.wait(knocks)
 
-    async def _connect(self) -> None:
+    def hang_up(self) -> None:
+        """Reset the connections to the node.
+
+        Else the kernel goes on with what is left in each, up to megabytes that nobody waits for any more, and takes the
+        link for that from the next contact: gRPC closes a socket only when all it wrote has gone. It has no setting for
+        this, so the process's sockets are looked through, and those are disconnected, as connect(2) has it.
+        """
+        for path in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                if os.readlink(path).startswith("socket:"):
+                    with socket.socket(fileno=os.dup(int(path.name))) as connection:
+                        if self._is_at(connection.getpeername()):
+                            _libc.connect(connection.fileno(), _NOBODY, len(_NOBODY))
+
+    def _is_at(self, address: object) -> bool:
+        """gRPC's sockets are IPv6, with IPv4 addresses mapped into it."""
+        return isinstance(address, tuple) and address[:2] in (
+            (self.host, self.port),
+            (f"::ffff:{self.host}", self.port),
+        )
+
+    async def _connect(self) -> float:
+        began_mono_s = time.monotonic()
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as door:
             door.setblocking(False)
             await asyncio.get_running_loop().sock_connect(door, (self.host, self.port))
+        return time.monotonic() - began_mono_s
 
     def _why_not(self, error: OSError) -> str:
         if error.errno in _NO_ROUTE:
@@ -87,55 +119,53 @@ class Door:
 class Pulse:
     """The signs of life of a node, and how long one takes: mean and deviation as in RFC 6298."""
 
-    def __init__(self, door: Door, channel: grpc.aio.Channel) -> None:
+    def __init__(self, door: Door, channel: grpc.aio.Channel, round_trip_s: float) -> None:
         self._door = door
         self._health = health_pb2_grpc.HealthStub(channel)
+        self._hello_s = wire.HELLO_DEADLINE_S + HELLO_ROUND_TRIPS * round_trip_s
         self._mean_s = self._deviation_s = 0.0
 
-    async def first(self) -> None:
-        """Wait for the first one. Raises Break."""
-        began_mono_s = time.monotonic()
-        try:
-            answer = await self._ask(wire.HELLO_DEADLINE_S)
-        except grpc.aio.AioRpcError as error:
-            raise Break(meaning(self._door.node, error)) from error
-        if answer.status != health_pb2.HealthCheckResponse.SERVING:
-            raise Break(f"{self._door.node} is shutting down")
-        self._mean_s = time.monotonic() - began_mono_s
-        self._deviation_s = self._mean_s / 2
+    @property
+    def is_felt(self) -> bool:
+        """Whether there has been a sign."""
+        return self._mean_s > 0
 
     async def until_silent(self) -> str:
         """Return when there are no more: how that showed."""
-        while True:
-            await asyncio.sleep(PULSE_EVERY_S)
-            began_mono_s = time.monotonic()
-            sign = self._ask(SILENT_S)
-            try:
-                if not await self._comes(sign):
-                    return f"no answer from {self._door.node}"
-                if (await sign).status != health_pb2.HealthCheckResponse.SERVING:
-                    return f"{self._door.node} is shutting down"
-            except grpc.aio.AioRpcError as error:
-                return meaning(self._door.node, error)
-            finally:
-                sign.cancel()
-            took_s = time.monotonic() - began_mono_s
-            self._deviation_s += (abs(took_s - self._mean_s) - self._deviation_s) / 4
-            self._mean_s += (took_s - self._mean_s) / 8
+        try:
+            took_s = await self._next(self._hello_s, late_s=self._hello_s)
+            self._mean_s, self._deviation_s = took_s, took_s / 2
+            while True:
+                await asyncio.sleep(PULSE_EVERY_S)
+                took_s = await self._next(SILENT_S, late_s=max(LATE_S, self._mean_s + 4 * self._deviation_s))
+                self._deviation_s += (abs(took_s - self._mean_s) - self._deviation_s) / 4
+                self._mean_s += (took_s - self._mean_s) / 8
+        except Break as silence:
+            return str(silence)
 
-    def _ask(self, deadline_s: float) -> Sign:
+    async def _next(self, deadline_s: float, late_s: float) -> float:
+        """Ask for a sign and wait for it; how long it took, in seconds. Raises Break."""
+        began_mono_s = time.monotonic()
         sign: Sign = self._health.Check(health_pb2.HealthCheckRequest(), timeout=deadline_s)
-        return sign
+        try:
+            if not await self._comes(sign, deadline_s, late_s):
+                raise Break(f"no answer from {self._door.node}")
+            if (await sign).status != health_pb2.HealthCheckResponse.SERVING:
+                raise Break(f"{self._door.node} is shutting down")
+        except grpc.aio.AioRpcError as error:
+            raise Break(meaning(self._door.node, error)) from error
+        finally:
+            sign.cancel()
+        return time.monotonic() - began_mono_s
 
-    async def _comes(self, sign: Sign) -> bool:
+    async def _comes(self, sign: Sign, deadline_s: float, late_s: float) -> bool:
         """Whether a sign that was asked for comes, soon or late."""
-        late_s = max(LATE_S, self._mean_s + 4 * self._deviation_s)
         coming = asyncio.create_task(_ended(sign))
         knocking = None
         try:
             await asyncio.wait({coming}, timeout=late_s)
-            if not coming.done():
-                knocking = asyncio.create_task(self._door.knock(SILENT_S - late_s))
+            if not coming.done() and late_s < deadline_s:
+                knocking = asyncio.create_task(self._door.knock(deadline_s - late_s))
                 await asyncio.wait({coming, knocking}, return_when=asyncio.FIRST_COMPLETED)
             if not coming.done():
                 await asyncio.wait({coming}, timeout=late_s / 2)
@@ -147,20 +177,22 @@ class Pulse:
 
 
 class Contact:
-    """One contact, from its first answer to its end."""
+    """One contact, from the first knock that was heard to its end."""
 
-    def __init__(self, door: Door, channels: tuple[grpc.aio.Channel, ...], pulse: Pulse) -> None:
+    def __init__(self, door: Door, channels: Sequence[grpc.aio.Channel], pulse: Pulse) -> None:
         self.peer = Peer(door.node, channels[0])
         self.users = 0
+        self._door = door
         self._channels = channels
-        self._silence = asyncio.create_task(pulse.until_silent(), name=f"pulse of {door.node}")
+        self._pulse = pulse
+        self._silence = asyncio.create_task(self._until_silent(), name=f"pulse of {door.node}")
 
     @property
     def is_over(self) -> bool:
         """Whether the node has fallen silent, or the contact was closed."""
         return self._silence.done()
 
-    async def do(self, action: Callable[[Peer], Awaitable[T]]) -> T:
+    async def do(self, action: Callable[[Peer], Awaitable[T]], on_heard: Callable[[], None] | None) -> T:
         """Do something with the node. Raises Break within three seconds of its falling silent, wherever that is."""
         work = asyncio.ensure_future(action(self.peer))
         self.users += 1
@@ -168,6 +200,8 @@ class Contact:
             await asyncio.wait({work, self._silence}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.users -= 1
+            if on_heard is not None and self._pulse.is_felt:
+                on_heard()
             if not work.done():
                 work.cancel()
                 await asyncio.wait({work})
@@ -182,6 +216,11 @@ class Contact:
         for channel in self._channels:
             await channel.close()
 
+    async def _until_silent(self) -> str:
+        how = await self._pulse.until_silent()
+        self._door.hang_up()
+        return how
+
 
 class Contacts:
     """This agent's contacts."""
@@ -189,17 +228,19 @@ class Contacts:
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
         self._contacts: dict[str, asyncio.Task[Contact]] = {}
-        self._dark: set[str] = set()  # who did not answer last time
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def do(self, node: str, action: Callable[[Peer], Awaitable[T]]) -> T:
-        """Do something with a node, in the contact that there is or in a new one.
+    async def do(
+        self, node: str, action: Callable[[Peer], Awaitable[T]], on_heard: Callable[[], None] | None = None
+    ) -> T:
+        """Do something with a node, in the contact that there is or in a new one; on_heard hears of it afterwards if
+        the node's agent has answered at all.
 
         Raises Break within two seconds if it does not answer, and within three when it falls silent later.
         """
         contact = await self._to(node)
         try:
-            return await contact.do(action)
+            return await contact.do(action, on_heard)
         finally:
             if not contact.users:
                 self._later(self._leave(node, contact))
@@ -220,37 +261,17 @@ class Contacts:
         if task is not None and task.done() and (task.exception() is not None or task.result().is_over):
             if task.exception() is None:
                 self._later(task.result().close())
-                self._dark.add(node)  # knock first: TCP by itself would come again only a second after a lost SYN
             task = None
         if task is None:
             task = self._contacts[node] = asyncio.create_task(self._dial(node), name=f"dial {node}")
         return await asyncio.shield(task)
 
     async def _dial(self, node: str) -> Contact:
-        try:
-            door = Door(node, *await self._resolver.address(node))
-            if node in self._dark:
-                await door.knock(wire.HELLO_DEADLINE_S)
-            contact = await self._meet(door)
-        except Break:
-            self._dark.add(node)
-            raise
-        self._dark.discard(node)
-        return contact
-
-    async def _meet(self, door: Door) -> Contact:
+        door = Door(node, *await self._resolver.address(node))
+        round_trip_s = await door.knock(wire.HELLO_DEADLINE_S)
         target = f"ipv4:{door.host}:{door.port}"
-        channel = self._resolver.channel(door.node, target, wire.CLIENT_OPTIONS)
-        pulse_channel = self._resolver.channel(door.node, target, wire.CLIENT_OPTIONS)
-        pulse = Pulse(door, pulse_channel)
-        try:
-            channel.get_state(try_to_connect=True)  # both dial at once: round trips are long up there
-            await pulse.first()
-        except BaseException:
-            await channel.close()
-            await pulse_channel.close()
-            raise
-        return Contact(door, (channel, pulse_channel), pulse)
+        channels = [self._resolver.channel(node, target, wire.CLIENT_OPTIONS) for _ in ("calls", "pulse")]
+        return Contact(door, channels, Pulse(door, channels[1], round_trip_s))
 
     async def _leave(self, node: str, contact: Contact) -> None:
         """Close a contact that nobody uses any more."""

@@ -151,18 +151,10 @@ class Courier:
     async def _in_contacts(self, job_id: str, to: str, action: Callable[[Peer], Awaitable[T]], *, between: bool) -> T:
         patience = Patience(self._sky)
         corrupted = 0
-
-        async def heard(peer: Peer) -> T:
-            patience.heard()
-            try:
-                return await action(peer)
-            finally:
-                patience.heard()
-
         while True:
             node = await patience.until_contact(to, partial(self._waits, job_id), between=between)
             try:
-                return await self._contacts.do(node, heard)
+                return await self._contacts.do(node, action, patience.heard)
             except Break as gap:
                 silence_s = patience.silence_s
                 await self._wait_for_contact(job_id, f"{gap} for {silence_s:.0f} s" if silence_s >= 1 else str(gap))

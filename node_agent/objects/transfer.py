@@ -115,7 +115,8 @@ async def put(
         call = streams.put(timeout=wire.STREAM_DEADLINE_S)
         try:
             await call.write(objects_pb2.PutRequest(header=header))
-            if wire.PUT_ACCEPTED in dict(await call.initial_metadata()):
+            # A full node is to refuse before bytes are wasted; one that has some of the object has room for the rest.
+            if offset_bytes or wire.PUT_ACCEPTED in dict(await call.initial_metadata()):
                 with suppress(*_ANSWERED_EARLY):  # the answer says why
                     async with aclosing(chunks_of(file, offset_bytes, row.size_bytes)) as chunks:
                         async for chunk in chunks:

@@ -47,8 +47,7 @@ MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """A job with full stdout and stderr and many outputs fits well; nothing larger is sent."""
 
 HELLO_DEADLINE_S: Final = 2.0
-"""For the first answer on a fresh channel, the TCP handshake included: the second SYN leaves after one second, and a
-third would leave after three; it is better to start afresh."""
+"""For the answer to a knock; and for the first one on a fresh channel, round trips not counted."""
 
 ANSWER_DEADLINE_S: Final = 20.0
 """For a short call on a channel that has answered: it may sync to a busy disk."""
