@@ -6,9 +6,11 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import grpc
 import pytest
@@ -18,6 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from controller.agents import AgentClient
 from controller.errors import InputError
 from node_agent.objects.transfer import LARGE_CHUNK_BYTES
+from node_agent.security.wire import DATA_PORT
 from protos.skyrack.v1 import jobs_pb2
 from protos.skyrack.v1.jobs_pb2 import (
     JOB_STATE_CANCELLED,
@@ -199,6 +202,14 @@ async def test_gateway_waits_for_a_node_that_is_not_there_yet(fleet: Fleet) -> N
     assert (await gw.wait_final("early", 60)).stdout == b"done\n"
 
 
+def unsent_bytes(link: Link) -> int:
+    """What the kernel holds for the other end of connections to a link, which has not acknowledged it."""
+    address = socket.inet_aton(link.address)[::-1].hex().upper()
+    lines = "".join(Path("/proc/net", name).read_text() for name in ("tcp", "tcp6")).splitlines()
+    to_link = [fields for line in lines if (fields := line.split())[2].endswith(f"{address}:{DATA_PORT:04X}")]
+    return sum(int(fields[4].partition(":")[0], 16) for fields in to_link)
+
+
 async def test_blackout_amid_a_transfer_is_noticed_and_resumed_where_it_broke(fleet: Fleet) -> None:
     """Silence while an input goes up: WAITING_CONTACT within 3 s; after it, IN_TRANSIT soon, nothing sent twice."""
     gw, link = await slow_fleet(fleet, 16e6)
@@ -211,12 +222,14 @@ async def test_blackout_amid_a_transfer_is_noticed_and_resumed_where_it_broke(fl
     assert progress.state == JOB_STATE_IN_TRANSIT
     assert progress.reason.startswith("sending input 1 of 1 (6.0 MB) to sat")
 
+    assert unsent_bytes(link) > 0
     link.cut()
     cut_mono_s = time.monotonic()
     waiting = await seen(gw, "b", lambda job: job.state == JOB_STATE_WAITING_CONTACT and "no answer" in job.reason)
     assert time.monotonic() - cut_mono_s < NOTICED_S
     assert waiting.reason == "no answer from sat"
     await seen(gw, "b", lambda job: re.fullmatch(r"no answer from sat for \d s", job.reason) is not None)
+    await until(lambda: unsent_bytes(link) == 0, "what was on its way is dropped")
 
     link.heal()
     healed_mono_s = time.monotonic()
