@@ -39,8 +39,8 @@ KNOCK_EVERY_S = 0.05
 IDLE_S = 2.0
 HELLO_ROUND_TRIPS = 5
 """TCP's handshake, that of TLS, HTTP/2's settings, a call and its answer; and one to spare."""
-_NOBODY = ctypes.create_string_buffer(socket.AF_UNSPEC.to_bytes(2, "little"), 16)
-"""A struct sockaddr."""
+_NOBODY = bytes(16)
+"""A struct sockaddr of the family AF_UNSPEC, which is 0."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
 

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from controller.runtime.cgroups import CONTROLLERS, Cgroups
-from tests.guest import run_pytest
+from tests.guests.guest import run_pytest
 
 TIMEOUT_S = 400
 SUITE = ("tests/runtimes/test_contract.py", "tests/runtimes/test_limits.py")

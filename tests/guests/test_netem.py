@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from controller.fabric.choose import NETEM_NEEDS, panel_capabilities
-from tests.guest import Outcome, run_pytest
+from tests.guests.guest import Outcome, run_pytest
 
 ROOMS = ("blackouts", "capture", "choose", "ipv6", "mtu", "panel", "probes", "routes", "shapers")
 SUITE = [f"tests/kernel/test_{room}.py" for room in ROOMS]
