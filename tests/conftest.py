@@ -10,6 +10,7 @@ import pytest
 ROOMS = {Path(__file__).parent / room for room in ("kernel", "runtimes", "docker", "survival")}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     """Have one worker take all of them, where there are several (`--dist=loadgroup`)."""
     for item in items:
