@@ -27,7 +27,7 @@ test: check setup test-machine ## everything: check, long tests of the sky, agen
 	@.venv/bin/python -m pytest --numprocesses=auto tests/agent
 	@.venv/bin/python -m pytest tests/fuzz
 	@$(ROOT_PYTEST) tests/kernel
-	@$(ROOT_PYTEST) --numprocesses=2 --dist=loadgroup tests/chaos tests/guests tests/runtimes tests/docker tests/survival
+	@$(ROOT_PYTEST) --numprocesses=2 --dist=loadscope tests/chaos tests/guests tests/runtimes tests/docker tests/survival
 
 check: venv ## lint, types and unit tests: no root, under a minute
 	@.venv/bin/ruff check

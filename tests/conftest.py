@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-ROOMS = {Path(__file__).parent / room for room in ("kernel", "runtimes", "docker", "survival")}
+OF_THE_MACHINE = ("tests/kernel/", "tests/runtimes/", "tests/docker/", "tests/survival/")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
-def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
-    """Have one worker take all of them, where there are several (`--dist=loadgroup`)."""
-    for item in items:
-        if item.path.parent in ROOMS:
-            item.add_marker(pytest.mark.xdist_group("machine"))
+class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Deals those out to one worker, and every other test by itself."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "machine" if nodeid.startswith(OF_THE_MACHINE) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config) -> LoadScopeScheduling | None:
+    """Of `--dist=loadscope`."""
+    return SideBySide(config) if config.getoption("dist") == "loadscope" else None
