@@ -1,18 +1,18 @@
-"""What goes side by side: tests that look at all of this machine, or change it, go one after the other."""
+"""What goes side by side: tests of some rooms look at all of a machine, or change it, and go one after the other."""
 
 from __future__ import annotations
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-OF_THE_MACHINE = ("tests/kernel/", "tests/runtimes/", "tests/docker/", "tests/survival/")
+MACHINE_OF_ROOM = {"kernel": "this", "runtimes": "this", "docker": "this", "survival": "its own"}
 
 
 class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Deals those out to one worker, and every other test by itself."""
+    """Deals out to one worker what goes on on one machine, and every other test by itself."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "machine" if nodeid.startswith(OF_THE_MACHINE) else nodeid
+        return MACHINE_OF_ROOM.get(nodeid.split("/")[1], nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config) -> LoadScopeScheduling | None:

@@ -31,13 +31,16 @@ class Orders:
 
     async def restrict(self, via: str, spec: jobs_pb2.JobSpec) -> None:
         """Leave the spec the jurisdictions that its objects admit, too. Raises InputError where none is left or a node
-        that it names lies outside, which are audit events, and where there is no such node."""
+        that it names lies outside, which are audit events; where there is no such node, or no node has an object whole.
+        """
         named = [via, *filter(None, (spec.on_node, *(each.at_node for each in spec.inputs)))]
         self.check_nodes(named)
         check_codes(spec.jurisdictions)
         allowed = list(spec.jurisdictions)
         for name in dict.fromkeys(objects_of(spec)):
             known = await asyncio.to_thread(self._journal.known, name)
+            if known is None or not known.at_nodes:
+                await self._check_not_coded(via, spec.id, name)
             if known is None or not known.terms.jurisdictions:
                 continue
             of_object = list(known.terms.jurisdictions)
@@ -51,6 +54,15 @@ class Orders:
         del spec.jurisdictions[:]
         spec.jurisdictions.extend(allowed)
         await self.check_residency("submit", spec.id, named, allowed)
+
+    async def _check_not_coded(self, via: str, job_id: str, name: str) -> None:
+        """Raise InputError for what is kept as fragments; before: no node is known to have it whole."""
+        known = await asyncio.to_thread(self._journal.coded, name)
+        if known is not None:
+            raise InputError(
+                f"job {job_id}: {name} is kept as {known.coded.k}+{known.coded.m} fragments, and whole nowhere: "
+                f"`skyrack get` it to a file, and `skyrack put` that via {via}"
+            )
 
     async def check_residency(self, what: str, of: str, nodes: Iterable[str], jurisdictions: Iterable[str]) -> None:
         """Raise InputError for the first of some nodes that lies outside, which is an audit event."""

@@ -70,6 +70,10 @@ def test_a_file_survives_as_fragments(run_id: str, tmp_path: Path) -> None:
     wait_until("gateways keep none", lambda: all(len(files_of(run_id, each["object"])) == 1 for each in fragments))
     assert not files_of(run_id, name)
 
+    submit = ("submit", "--via", "quito", "--command", "wc -c < $SKYRACK_INPUTS", "--input", name, "--wait", *of_run)
+    refused = skyrack(*submit, exit_status=2)
+    assert f"{name} is kept as 4+2 fragments, and whole nowhere: `skyrack get` it to a file" in refused.stderr
+
     os.truncate(files_of(run_id, fragments[1]["object"])[0], 1000)
     skyrack("get", name, "--via", "singapore", "--out", back, *of_run)
     assert back.read_bytes() == data.read_bytes()
@@ -97,6 +101,9 @@ def test_a_file_survives_as_fragments(run_id: str, tmp_path: Path) -> None:
     assert "needs 4 of its 6 fragments, and 3 can be had" in refused.stderr
     assert all(f"fragment {number} at {fragments[number]['node']}" in refused.stderr for number in (0, 2, 5))
     assert not (tmp_path / "none").exists()
+
+    skyrack("put", back, "--via", "quito", *of_run)
+    assert "5000000" in skyrack(*submit).stdout
 
     gone = document("rm", name, "--via", "singapore", *of_run)
     assert (gone["was_here"], gone["waits_for"]) == (True, [fragments[number]["node"] for number in (0, 2, 5)])

@@ -1,8 +1,8 @@
 """A machine of the tests' own within this one: what is killed, filled and removed in it is nobody else's.
 
-It has its own process ids, mounts, /run and /var/lib, and in them a Docker Engine with its own containerd, data root,
-sockets and cgroups. With the first of its processes all others end, and nothing of it stays. Files elsewhere, and the
-network that no node is in, are this machine's.
+It has its own process ids, mounts, control groups, /run and /var/lib, and in them a Docker Engine with its own
+containerd, data root and sockets. With the first of its processes all others end, and nothing of it stays. Files
+elsewhere, and the network that no node is in, are this machine's.
 """
 
 from __future__ import annotations
@@ -22,20 +22,40 @@ from tests.commands import CommandLine, wait_until
 
 END_S = 20.0
 ENGINE_S = 30.0
+CGROUPS = """
+findmnt --noheadings --output TARGET --types cgroup,cgroup2 | while read -r root; do
+    mkdir "$root/$0"
+    for file in cpuset.cpus cpuset.mems; do  # which of version 1 begin empty
+        if [ -e "$root/$0/$file" ]; then cat "$root/$file" > "$root/$0/$file"; fi
+    done
+    echo $$ > "$root/$0/cgroup.procs"
+done
+exec "$@"
+"""
+"""Control groups of a name, and a command in them."""
+
 INIT = """
 mount -t tmpfs none /run
 mount -t tmpfs none /var/lib
 mkdir -p /run/netns
+findmnt --noheadings --output TARGET --types cgroup,cgroup2 | while read -r root; do
+    mount --bind "$root/$0" "$root"
+    if [ -e "$root/cgroup.subtree_control" ]; then
+        mkdir "$root/init"
+        echo $$ > "$root/init/cgroup.procs"
+        sed "s/[^ ]*/+&/g" "$root/cgroup.controllers" > "$root/cgroup.subtree_control"
+    fi
+done
 echo ready
 exec 3<&0
 cat <&3 & wait $!
 """
-"""The first process: bash reaps whoever loses its parent, as dockerd expects when it looks for a dead containerd. It
-ends when its standard input does, so also when the tests are killed."""
+"""The first process, which takes these for all that there are. bash reaps whoever loses its parent, as dockerd expects
+when it looks for a dead containerd. It ends when its standard input does, so also when the tests are killed."""
 
 DOCKERD = (
     "dockerd", "--bridge=none", "--iptables=false", "--ip-forward=false", "--host=unix:///run/docker.sock",
-    "--exec-root=/run/docker", "--pidfile=/run/docker.pid",
+    "--exec-root=/run/docker", "--pidfile=/run/docker.pid", "--exec-opt=native.cgroupdriver=cgroupfs",
 )  # fmt: skip
 
 
@@ -45,19 +65,20 @@ class Machine:
     def __init__(self, holder: subprocess.Popen[str], folder: Path) -> None:
         first_pid = int(Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text())
         self._holder, self._folder = holder, folder
-        self._cgroup = f"skyrack-survival-{first_pid}"
         self._engine: subprocess.Popen[bytes] | None = None
         self.commands = CommandLine(
-            ("nsenter", f"--target={first_pid}", "--mount", "--pid", f"--wdns={Path.cwd()}", "--"),
+            ("nsenter", f"--target={first_pid}", "--mount", "--pid", "--cgroup", f"--wdns={Path.cwd()}", "--"),
             Path(f"/proc/{first_pid}/root"),
         )
 
     def start_engine(self) -> None:
         """Start the engine, and wait until it answers."""
-        options = [f"--data-root={self._folder / 'data'}", f"--cgroup-parent=/{self._cgroup}"]
         with (self._folder / "engine.log").open("ab") as log:
             self._engine = subprocess.Popen(
-                [*self.commands.enter, *DOCKERD, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*self.commands.enter, *DOCKERD, f"--data-root={self._folder / 'data'}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         wait_until("the engine answers", self._engine_answers, ENGINE_S)
 
@@ -101,12 +122,10 @@ class Machine:
         self.commands.run("kill", "-KILL", pid)
 
     def end(self) -> None:
-        """End every process, and remove all files. Idempotent."""
+        """End every process."""
         self._holder.kill()  # and with it its child, the first of the machine's processes
         if self._engine is not None:
             self._engine.wait(END_S)
-        wait_until("the cgroups are empty", self._without_cgroups, END_S)
-        shutil.rmtree(self._folder)
 
     def _engine_answers(self) -> bool:
         assert self._engine is not None
@@ -114,32 +133,40 @@ class Machine:
         asked = subprocess.run([*self.commands.enter, "docker", "version"], capture_output=True, check=False)
         return asked.returncode == 0
 
-    def _without_cgroups(self) -> bool:
-        """Remove the machine's cgroups, innermost first, as far as nobody is in them. Whether none is left."""
-        for tree in Path("/sys/fs/cgroup").glob(f"**/{self._cgroup}"):
-            for path, _, _ in os.walk(tree, topdown=False):
-                with contextlib.suppress(OSError):  # somebody is still in it: the next look
-                    os.rmdir(path)
-        return not any(Path("/sys/fs/cgroup").glob(f"**/{self._cgroup}"))
+
+def without_cgroups(name: str) -> bool:
+    """Remove the cgroups of a machine, innermost first, as far as nobody is in them. Whether none is left."""
+    for tree in Path("/sys/fs/cgroup").glob(f"**/{name}"):
+        for path, _, _ in os.walk(tree, topdown=False):
+            with contextlib.suppress(OSError):  # somebody is still in it: the next look
+                os.rmdir(path)
+    return not any(Path("/sys/fs/cgroup").glob(f"**/{name}"))
 
 
 @contextlib.contextmanager
 def own_machine() -> Iterator[Machine]:
     """A machine whose engine answers and has the image of the nodes; gone afterwards, whatever happens."""
-    folder = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="skyrack-survival-"))  # a disk, also where /tmp is none
-    unshare = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private")
-    with subprocess.Popen(
-        [*unshare, "bash", "-ec", INIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="survival-of-skyrack-"))  # a disk, also where /tmp is none
+    unshare = (
+        "unshare", "--mount", "--pid", "--cgroup", "--fork", "--kill-child", "--mount-proc", "--propagation=private",
+    )  # fmt: skip
+    holder = subprocess.Popen(
+        ["bash", "-ec", CGROUPS, folder.name, *unshare, "bash", "-ec", INIT, folder.name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder, contextlib.ExitStack() as clean_up:
+        clean_up.callback(shutil.rmtree, folder)
+        clean_up.callback(wait_until, "the cgroups are empty", lambda: without_cgroups(folder.name), END_S)
+        clean_up.callback(holder.kill)
         assert holder.stdout is not None
         assert holder.stdout.readline() == "ready\n"
         machine = Machine(holder, folder)
-        try:
-            machine.start_engine()
-            machine.load_image()
-            yield machine
-        finally:
-            machine.end()
+        clean_up.callback(machine.end)
+        machine.start_engine()
+        machine.load_image()
+        yield machine
 
 
 if __name__ == "__main__":  # to look around in one
