@@ -36,7 +36,7 @@ from controller.record.model import EventKind, StepRecord
 from controller.record.recorder import Recorder
 from controller.run_fabric import RunFabric
 from controller.runs import RunPlace
-from controller.runtime.contract import NodeHandle, NodeSpec, ProgramState, Runtime
+from controller.runtime.contract import CONTROL_SOCKET, NodeHandle, NodeSpec, ProgramState, Runtime
 from controller.scenario import Scenario
 from controller.schedule import Change, Commanded, Schedule
 from controller.sky_clock import SkyClock
@@ -382,7 +382,7 @@ class Emulation:
         counter = itertools.count(1)
 
         async def meet(handle: NodeHandle) -> None:
-            agent = AgentClient(handle.spec.control_dir / "control.sock", handle.spec.name)
+            agent = AgentClient(handle.spec.control_dir / CONTROL_SOCKET, handle.spec.name)
             self.agents[handle.spec.name] = await self._clean_up.enter_async_context(agent)
             await self.certificates.meet(agent, Subject.of(handle.spec), AGENT_READY_S)
             self._narrator.progress("Agents answering", next(counter), len(self.handles))

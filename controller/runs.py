@@ -31,12 +31,14 @@ from pathlib import Path
 from controller import owner
 from controller.errors import InputError, MachineError, SkyrackError
 from controller.processes import start_ticks
+from controller.runtime.contract import CONTROL_SOCKET
 
 RUN_ID = re.compile(r"[a-z][a-z0-9]{7}")
 END_GRACE_S = 90.0  # a run that ends in order removes its nodes and writes its report
 KILL_GRACE_S = 10.0
 REGISTER_DEADLINE_S = 10.0
 POLL_S = 0.02
+SOCKET_PATH_BYTES = 107  # sockaddr_un's, less the zero at its end
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class RunPlace:
     ) -> Iterator[RunPlace]:
         """The place of a new run, owned by this process; removed at the end.
 
-        Raises MachineError when this user may not make it.
+        Raises MachineError when this user may not make it, or its path is too long for sockets.
         """
         place = cls(
             run_id=secrets.choice(string.ascii_lowercase)
@@ -83,6 +85,7 @@ class RunPlace:
             runtime=runtime,
             roots=roots,
         )
+        place._check_length(n_node)
         lock = place._claim(n_node)
         try:
             yield place
@@ -132,6 +135,15 @@ class RunPlace:
                     remove_folders(self.run_id, self.roots)
             finally:
                 os.close(lock)
+
+    def _check_length(self, n_node: int) -> None:
+        longest = self.control_dir(max(n_node - 1, 0)) / CONTROL_SOCKET
+        too_many = len(os.fsencode(longest)) - SOCKET_PATH_BYTES
+        if too_many > 0:
+            raise MachineError(
+                f"{self.roots.run}, where runs live, is {too_many} bytes too long for the path of a node's socket: "
+                "set XDG_RUNTIME_DIR to a shorter folder"
+            )
 
     def _write_record(self) -> None:
         aside = self._record_file.with_suffix(".new")  # on a full disk the one that is there stays whole

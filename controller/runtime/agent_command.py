@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.runtime.contract import NodeSpec
+from controller.runtime.contract import CONTROL_SOCKET, NodeSpec
 
 NODE_UID = NODE_GID = 10001
 JOB_USERS = 64  # as many as an agent takes
@@ -29,7 +29,7 @@ def agent_arguments(spec: NodeSpec, *, as_root: bool) -> list[str]:
         *("--role", spec.role),
         *("--address", spec.address),
         *("--port", str(AGENT_PORT)),
-        *("--control-socket", f"{CONTROL_DIR}/control.sock"),
+        *("--control-socket", f"{CONTROL_DIR}/{CONTROL_SOCKET}"),
         *("--endpoint", ENDPOINT),
         *("--store", STORE_DIR),
         *("--store-bytes", str(spec.store_bytes)),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+CONTROL_SOCKET = "control.sock"
+
 
 @dataclass(frozen=True)
 class ProgramSpec:
@@ -42,7 +44,7 @@ class NodeSpec:
     role: str
     address: str  # IPv4 of the node in the emulated network
     jurisdiction: str  # where it lies, ISO 3166-1 alpha-2; empty: nobody says
-    control_dir: Path  # host side; the agent makes `control.sock` in it
+    control_dir: Path  # host side; the agent makes CONTROL_SOCKET in it
     store_dir: Path  # host side; the agent's object store and journal
     hosts_file: Path  # host side; becomes /etc/hosts
     memory_bytes: int  # of the agent and its jobs, as the next two

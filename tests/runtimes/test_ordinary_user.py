@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,8 +93,6 @@ def ordinary_user(home: Path) -> Iterator[Shell]:
     (home / "two.toml").write_text(SCENARIO)
     for path in (home, home / "run", home / "two.toml"):
         os.chown(path, USER, USER)
-    for parent in home.parents[:3]:  # pytest's own are for its user alone
-        parent.chmod(parent.stat().st_mode | 0o011)
     shell = Shell(home)
     try:
         yield shell
@@ -114,9 +113,9 @@ def processes_of_user() -> list[str]:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    """The ordinary user's shell."""
-    with ordinary_user(tmp_path) as made:
+def shell() -> Iterator[Shell]:
+    """The ordinary user's shell. His home has a short path, as far as sockets go."""
+    with tempfile.TemporaryDirectory(prefix="skyrack-user-") as home, ordinary_user(Path(home)) as made:
         yield made
     wait_for(lambda: processes_of_user() == [])
 
@@ -141,6 +140,15 @@ def test_an_ordinary_user_has_a_run(shell: Shell) -> None:
         "namespace", f"user {USER} is not root, as nodes of Docker's need",
     )  # fmt: skip
     assert list((shell.home / "run/skyrack/netns").iterdir()) == []
+
+
+def test_a_folder_too_long_for_sockets_is_one_message(shell: Shell) -> None:
+    """Exit status 3; nothing is left."""
+    long = shell.home / "run" / ("long" * 20)
+    refused = shell(f"XDG_RUNTIME_DIR={long} {SKYRACK} up two.toml")
+    assert refused.returncode == 3
+    assert f"{long}/skyrack, where runs live, is " in refused.stderr
+    assert "bytes too long for the path of a node's socket: set XDG_RUNTIME_DIR to a shorter folder" in refused.stderr
 
 
 def test_a_killed_run_of_an_ordinary_user_leaves_nothing(shell: Shell) -> None:
