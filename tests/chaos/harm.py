@@ -6,11 +6,12 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from controller.api.client import ControllerClient
 from controller.errors import InputError, SkyrackError
 from controller.processes import command_line
 from controller.runtime.agent_command import NODE_UID
+from node_agent.objects.catalog import PUT
 from protos.skyrack.v1 import controller_pb2
 from tests.chaos import machine
 from tests.chaos.liar import LEFT
@@ -54,6 +56,15 @@ class Place:
     def store(self, node: str) -> Path:
         """What the agent of a node keeps."""
         return STORES / self.run_id / "n" / str(NODES.index(node))
+
+    def kept(self, node: str, name: str) -> Path | None:
+        """The file of an object that a node keeps for good, as its journal has it; None also while that is written."""
+        journal = self.store(node) / "journal.db"
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as db:
+            for (reasons,) in db.execute("SELECT reasons FROM objects WHERE name = ?", (name,)):
+                if PUT in json.loads(reasons):
+                    return self.store(node) / "objects" / name.removeprefix("sha256:")
+        return None
 
     @property
     def controller_db(self) -> Path:
@@ -179,10 +190,10 @@ class Harm:
         self._ask(f"unhog {deed.node}", lambda client: client.delete(deed.node, object_name(content)), insist=True)
 
     def corrupt(self, deed: Corrupt) -> None:
-        """Flip a bit of a replica, in its file; another stays as it is."""
+        """Flip a bit of a replica, in its file; another stays as it is. What goes with a job is none."""
         found = []
         for name in sorted(self._replicated()):
-            paths = [self._place.store(node) / "objects" / name.removeprefix("sha256:") for node in NODES]
+            paths = [path for node in NODES if (path := self._place.kept(node, name)) is not None]
             good = [path for path in paths if path.exists() and path.stat().st_size and path not in self.corrupted]
             found += good if len(good) > 1 else []
         if not found:
