@@ -109,7 +109,8 @@ class Probing:
             prober.start()
             for _ in range(count):
                 try:
-                    result = await asyncio.wait_for(settled.get(), TIMEOUT_S + ANSWER_S)
+                    async with asyncio.timeout(TIMEOUT_S + ANSWER_S):
+                        result = await settled.get()
                 except TimeoutError:
                     raise SkyrackError("the prober does not settle its probes") from None
                 commanded_rtt_us, _ = held.at(result.sent_mono_s, 0)

@@ -59,7 +59,8 @@ class SkyClock:
         turned = self._turned
         remaining_s = None if self.paused else max(0.0, (t_s - self.t_s) / self._time_scale)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(turned.wait(), remaining_s)
+            async with asyncio.timeout(remaining_s):
+                await turned.wait()
         return not turned.is_set()
 
     async def turned(self) -> None:

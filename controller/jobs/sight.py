@@ -116,7 +116,9 @@ class Sight:
 
         async def ask(node: str) -> None:
             with suppress(TimeoutError, SkyrackError):  # who is mute is away
-                for event in await asyncio.wait_for(self._run.agents[node].audit(), ANSWER_S):
+                async with asyncio.timeout(ANSWER_S):
+                    events = await self._run.agents[node].audit()
+                for event in events:
                     if event.kind == "damaged":
                         found[node, event.of] = event.reason
                     elif event.kind == "repaired":
@@ -167,7 +169,8 @@ class Sight:
             if info is None or time.monotonic() - at_mono_s > fresh_s:
                 async with gate:
                     try:
-                        info = await asyncio.wait_for(self._run.agents[name].info(), ANSWER_S)
+                        async with asyncio.timeout(ANSWER_S):
+                            info = await self._run.agents[name].info()
                     except (TimeoutError, SkyrackError):
                         info = None
                 self._told[name] = time.monotonic(), info

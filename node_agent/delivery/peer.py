@@ -83,7 +83,8 @@ class Resolver:
                 node, self._port, family=socket.AF_INET, type=socket.SOCK_STREAM
             )
             try:
-                found = await asyncio.wait_for(resolving, _RESOLVE_DEADLINE_S)
+                async with asyncio.timeout(_RESOLVE_DEADLINE_S):
+                    found = await resolving
             except (socket.gaierror, UnicodeError, TimeoutError):
                 raise Break(f"no node is called {node[:100]!r}") from None
             address = str(found[0][4][0])

@@ -224,7 +224,8 @@ class Execution:
         end = await self._program.end
         for pump in self._pumps:
             with suppress(TimeoutError):  # somebody else may have been given the other end
-                await asyncio.wait_for(pump.drained.wait(), _PIPE_DEADLINE_S)
+                async with asyncio.timeout(_PIPE_DEADLINE_S):
+                    await pump.drained.wait()
             pump.close()
         return end
 
