@@ -230,7 +230,7 @@ def live(options: Options, channel: socket.socket, restarts: int) -> int:
 def _end_at_once(error: BaseException) -> NoReturn:
     """End as by kill -9, for another agent to follow: what is left of a server that has ended is not to be touched."""
     _log.error("a plane is lost, as gRPC's server has ended by itself: %s", error)
-    os._exit(1)
+    os._exit(init.BROUGHT_DOWN)
 
 
 def rehearse(folder: Path) -> None:

@@ -41,6 +41,8 @@ MESSAGE_BYTES = 64 * 1024
 HELPER_DEADLINE_S = 60
 CANNOT_BE = 78
 """The agent's exit status when to start it again would change nothing (sysexits.h, EX_CONFIG)."""
+BROUGHT_DOWN = 75
+"""And when it ended by another's doing (EX_TEMPFAIL): who can do that once could else have the node given up."""
 
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.2, 5.0
 MAX_ENDS, ENDS_WITHIN_S = 10, 60.0
@@ -194,7 +196,7 @@ class _Init:
         recent = [end for end in self._ends_mono_s if end > now_mono_s - ENDS_WITHIN_S]
         self._ends_mono_s.append(now_mono_s)
         how = f"exit status {returncode}" if returncode >= 0 else f"signal {-returncode}"
-        if len(recent) >= MAX_ENDS:
+        if len(recent) >= MAX_ENDS and returncode != BROUGHT_DOWN:
             _say(f"the agent ended by itself again ({how}), more than {MAX_ENDS} times in {ENDS_WITHIN_S:.0f} s")
             self._status = 1
             return

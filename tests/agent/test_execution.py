@@ -253,6 +253,19 @@ sys.exit(init.supervise(lambda channel, restarts: 3, None))
     assert time.monotonic() - began_mono_s < 30
 
 
+def test_an_agent_that_others_bring_down_is_not_given_up() -> None:
+    """However often that happens."""
+    code = """
+from node_agent.processes import init
+import sys
+init.FIRST_BACKOFF_S, init.MAX_BACKOFF_S = 0.01, 0.02
+sys.exit(init.supervise(lambda channel, restarts: init.BROUGHT_DOWN if restarts < 15 else init.CANNOT_BE, None))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 78
+    assert done.stderr.count("the agent ended by itself (exit status 75); it is started again in ") == 15
+
+
 def command_of(mark: str) -> JobSpec:
     """A job that sleeps."""
     return JobSpec(id="sleeps", command=JobSpec.Command(argv=["sleep", mark]))
