@@ -15,6 +15,6 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no typ
         return MACHINE_OF_ROOM.get(nodeid.split("/")[1], nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config) -> LoadScopeScheduling | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling | None:
     """Of `--dist=loadscope`."""
-    return SideBySide(config) if config.getoption("dist") == "loadscope" else None
+    return SideBySide(config, log) if config.getoption("dist") == "loadscope" else None

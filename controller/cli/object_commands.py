@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from controller.cli.job_commands import (
+    FINAL,
     json_option,
     jurisdiction_option,
     run_option,
@@ -18,12 +22,14 @@ from controller.cli.job_commands import (
     via_option,
 )
 from controller.cli.runs_of import client_of
-from controller.cli.terminal import out, table
+from controller.cli.terminal import TerminalNarrator, out, table
 from controller.errors import InputError, SkyrackError
 from protos.skyrack.v1 import controller_pb2, objects_pb2
 
 if TYPE_CHECKING:
     from controller.api.client import ControllerClient
+
+TELL_EVERY_S = 10.0
 
 object_argument = click.argument("name", metavar="OBJECT")
 
@@ -98,7 +104,7 @@ def get(name: str, via: str, out_file: Path, run_id: str | None, as_json: bool) 
     brought to the gateway first."""
     part = out_file.with_name(out_file.name + ".part")
     try:
-        with client_of(run_id) as client, part.open("wb") as stream:
+        with client_of(run_id) as client, part.open("wb") as stream, _told(client, name):
             size_bytes = client.get(via, name, stream)
         part.replace(out_file)
     except OSError as error:
@@ -321,6 +327,30 @@ def _may_lose(coded: controller_pb2.CodedObject) -> str:
     if coded.may_lose < 0:
         return f"{-coded.may_lose} too few to be read now"
     return f"{coded.may_lose} may be lost"
+
+
+@contextmanager
+def _told(client: ControllerClient, name: str) -> Iterator[None]:
+    """While an object is brought to the gateway, say now and then how that stands."""
+    narrator, is_over = TerminalNarrator(quiet_in_pipe=False), threading.Event()
+
+    def tell() -> None:
+        while not is_over.wait(TELL_EVERY_S):
+            with suppress(SkyrackError):  # the run's end: who fetches says so
+                wanted = {name, *(each.object for each in client.stat(name).coded.fragments)}
+                for each in client.jobs():
+                    spec, reason = each.job.spec, each.job.reason
+                    is_for_it = spec.id.startswith("fetch-") and spec.inputs[0].object in wanted
+                    if is_for_it and state_of(each) not in FINAL:
+                        narrator.say(f"from {spec.inputs[0].at_node}: {state_of(each)}, {reason}")
+
+    telling = threading.Thread(target=tell, daemon=True)
+    telling.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        telling.join()
 
 
 def _wait_until_kept(client: ControllerClient, job_id: str, as_json: bool) -> None:
