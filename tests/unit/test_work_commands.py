@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,6 +46,7 @@ class Run(controller_pb2_grpc.ControllerServicer):
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.damaged = [NAME]
+        self.listed = threading.Event()
 
     def Put(self, request_iterator: Any, context: Any) -> objects_pb2.ObjectInfo:  # noqa: N802
         """Take it."""
@@ -72,8 +74,19 @@ class Run(controller_pb2_grpc.ControllerServicer):
         yield at(request.id, final, exit_status=0)
 
     def ListJobs(self, request: Any, context: Any) -> controller_pb2.ListAllJobsResponse:  # noqa: N802
-        """One on its way."""
-        return controller_pb2.ListAllJobsResponse(jobs=[at("j1", jobs_pb2.JOB_STATE_IN_TRANSIT, custodian="sat-7")])
+        """One on its way; and others, that bring an object's fragments."""
+        jobs = [at("j1", jobs_pb2.JOB_STATE_IN_TRANSIT, custodian="sat-7")]
+        for number, state in enumerate((jobs_pb2.JOB_STATE_SUCCEEDED, jobs_pb2.JOB_STATE_WAITING_CONTACT), 1):
+            fetch = at(f"fetch-{number}", state)
+            fetch.job.spec.inputs.add(object=f"sha256:{number}", at_node=f"sat-{number}")
+            jobs.append(fetch)
+        self.listed.set()
+        return controller_pb2.ListAllJobsResponse(jobs=jobs)
+
+    def Get(self, request: Any, context: Any) -> Iterator[objects_pb2.GetResponse]:  # noqa: N802
+        """As soon as somebody has asked for jobs."""
+        assert self.listed.wait(10)
+        yield objects_pb2.GetResponse(chunk=DATA)
 
     def SuspendJob(self, request: Any, context: Any) -> controller_pb2.JobAtGateway:  # noqa: N802
         """It stands."""
@@ -234,6 +247,16 @@ def test_wrong_options_of_submit_are_one_message(run: Run, options: tuple[str, .
     error = refused("submit", "--via", "beijing", *options)
     assert message in str(error)
     assert isinstance(error, InputError)
+
+
+def test_get_tells_what_it_waits_for(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On standard error, each of what comes that is not here yet; what came in the end is not the object: no file."""
+    monkeypatch.setattr(object_commands, "TELL_EVERY_S", 0.01)
+    done = CliRunner().invoke(skyrack, ["get", CODED, "--via", "beijing", "--out", str(tmp_path / "back")])
+    assert "from sat-2: WAITING_CONTACT, so" in done.stderr
+    assert "sat-1" not in done.stderr
+    assert f"what beijing sent for {CODED} is not that object" in str(done.exception)
+    assert not list(tmp_path.glob("back*"))
 
 
 def test_explain_has_a_line_for_every_node(run: Run) -> None:
