@@ -48,6 +48,10 @@ class _LostThereError(Exception):
     """Who was given the job does not know it any more."""
 
 
+class _UnderRepairError(DataLoss):
+    """What the job needs lies at its node, damaged, and is to come again from another."""
+
+
 class _NotYetError(Exception):
     """The job has not reached its node yet."""
 
@@ -158,17 +162,18 @@ class Courier:
             except Break as gap:
                 silence_s = patience.silence_s
                 await self._wait_for_contact(job_id, f"{gap} for {silence_s:.0f} s" if silence_s >= 1 else str(gap))
+            except (Exhausted, _UnderRepairError) as no:
+                what = "room" if isinstance(no, Exhausted) else "a repair"
+                self._ledger.note(job_id, f"waiting for {what}: {no}")
+                if not await patience.after_refusal_for_now():
+                    raise
+                continue
             except DataLoss as damage:
                 corrupted += 1
                 if corrupted == MAX_CORRUPTED:
                     raise
                 self._ledger.note(job_id, str(damage))
                 await patience.after_refusal_for_now()  # where it lies it may be under repair
-                continue
-            except Exhausted as full:
-                self._ledger.note(job_id, f"waiting for room: {full}")
-                if not await patience.after_refusal_for_now():
-                    raise
                 continue
             await patience.after_break()
 
@@ -220,6 +225,8 @@ class Courier:
             taken = await peer.submit(self._as_handed_over(spec))
         except FailedPrecondition as lacks:  # what was there is not any more: it was found damaged, for one
             raise DataLoss(str(lacks)) from None
+        except DataLoss as damaged:
+            raise _UnderRepairError(str(damaged)) from None
         await self._mirror(job_id, taken)
 
     def _as_handed_over(self, spec: jobs_pb2.JobSpec) -> jobs_pb2.JobSpec:

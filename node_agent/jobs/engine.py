@@ -18,7 +18,7 @@ from node_agent.blocking import uninterrupted
 from node_agent.delivery.courier import Courier
 from node_agent.delivery.peer import Resolver
 from node_agent.delivery.way_back import WayBack
-from node_agent.errors import Exhausted, FailedPrecondition, Refusal
+from node_agent.errors import DataLoss, Exhausted, FailedPrecondition, Refusal
 from node_agent.jobs.deadlines import Deadlines
 from node_agent.jobs.executor import Executor
 from node_agent.jobs.ledger import Ledger, Record
@@ -141,6 +141,8 @@ class Engine:
                 await uninterrupted(self._take_back(known))
             return await self._ledger.settled(spec.id)
         for name in (*program_objects(spec), *own_inputs(spec, self._node)):
+            if self._store.is_damaged(name):
+                raise DataLoss(f"job {spec.id}: {name} was found damaged at {self._node}, and has not come again yet")
             if self._store.size_bytes(name) is None:
                 raise FailedPrecondition(f"job {spec.id}: {name} is not (or not wholly) in the store of {self._node}")
         named = {spec.on_node, spec.return_to, *(each.at_node for each in spec.inputs)} - {self._node}

@@ -36,6 +36,7 @@ from protos.skyrack.v1.jobs_pb2 import (
     JobSpec,
 )
 from tests.agent.fleet import Fleet, Link, object_name, processes_with, until
+from tests.agent.test_scrub import flip_a_bit, stored
 
 NOTICED_S = 4.0  # silence is to be noticed within 3 s; one for a busy machine
 RESUMED_S = 3.0  # and work to go on within 2 s of the contact's return
@@ -188,6 +189,26 @@ async def test_a_full_store_is_waited_for(fleet: Fleet) -> None:
     job = await seen(gw, "full", lambda job: "waiting for room" in job.reason)
     assert job.state == JOB_STATE_IN_TRANSIT
     assert "sat says: no room" in job.reason
+
+
+async def test_a_job_waits_for_the_repair_of_what_it_needs(fleet: Fleet) -> None:
+    """Its input lies at its node, and was found damaged there: it waits, says so, and runs when the input has come."""
+    await fleet.launch("gw", "sat")
+    gw, sat = await fleet.client("gw"), await fleet.data_plane("sat")
+    content = os.urandom(100_000)
+    name = await sat.keep(content)
+    flip_a_bit(stored(fleet["sat"], name))
+    assert list((await sat.scrub()).damaged) == [name]
+    job = JobSpec(
+        id="r", on_node="sat", command=JobSpec.Command(argv=["sh", "-c", "wc -c < $SKYRACK_INPUTS"]),
+        inputs=[JobInput(object=name, at_node="sat")],
+    )  # fmt: skip
+    await gw.submit(job)
+    waiting = await seen(gw, "r", lambda job: "waiting for a repair" in job.reason)
+    assert f"sat says: job r: {name} was found damaged at sat, and has not come again yet" in waiting.reason
+    await sat.put(name, content)
+    ended = await gw.wait_final("r", 60)
+    assert (ended.state, ended.stdout) == (JOB_STATE_SUCCEEDED, b"100000\n")
 
 
 async def test_gateway_waits_for_a_node_that_is_not_there_yet(fleet: Fleet) -> None:

@@ -93,8 +93,9 @@ class JobsServicer:
         """Take charge of a job. After OK: it is journalled to disk and will end in a final state, whatever the network does.
         Idempotent by id: the same spec again answers with the job as it stands; another spec under the id is
         ALREADY_EXISTS. Errors: INVALID_ARGUMENT (what is wrong with the spec), FAILED_PRECONDITION (a program or input that
-        is not where the spec says it is, when that is here), PERMISSION_DENIED (this node lies outside its jurisdictions),
-        RESOURCE_EXHAUSTED (this agent has as many open jobs as it takes: later, again).
+        is not where the spec says it is, when that is here), DATA_LOSS (it is, was found damaged, and has not come again yet:
+        later, again), PERMISSION_DENIED (this node lies outside its jurisdictions), RESOURCE_EXHAUSTED (this agent has as many
+        open jobs as it takes: later, again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
