@@ -120,7 +120,8 @@ def _node(name: str, store: Path, broken: list[str]) -> Node:
         else:
             damaged.add(path.name)
     for digest, row in rows.items():
-        if row.size_bytes != objects.get(digest) and digest not in damaged and not row.damaged:
+        is_here = row.size_bytes == objects.get(digest) or f"{digest}.part" in others
+        if not is_here and digest not in damaged and not row.damaged:
             broken.append(
                 f"{name}: the catalog has {digest} with {row.size_bytes} bytes, the folder {objects.get(digest)}"
             )
