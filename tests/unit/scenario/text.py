@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hypothesis import strategies as st
+
 from controller.scenario import Scenario, Source, parse_scenario
 
 WALKER = 'pattern = "star", total = 66, planes = 6, phasing = 2, altitude_m = 780_000, inclination_deg = 86.4'
@@ -46,3 +48,14 @@ def parsed(text: str, folder: Path = Path()) -> Scenario:
 def with_elements(key: str, file: str, more: str = "") -> str:
     """The right file with element sets in place of the Walker pattern."""
     return changed(f"walker = {{ {WALKER} }}", f'{key} = "{file}"\n{more}')
+
+
+MUTATIONS = st.lists(st.tuples(st.integers(0, 10_000), st.text(max_size=3), st.integers(0, 4)), min_size=1, max_size=4)
+
+
+def mutated(text: str, mutations: list[tuple[int, str, int]]) -> str:
+    """At each place some characters give way to others."""
+    for place, new, n_old in mutations:
+        at = place % (len(text) + 1)
+        text = text[:at] + new + text[at + n_old :]
+    return text
