@@ -337,12 +337,8 @@ def _told(client: ControllerClient, name: str) -> Iterator[None]:
     def tell() -> None:
         while not is_over.wait(TELL_EVERY_S):
             with suppress(SkyrackError):  # the run's end: who fetches says so
-                wanted = {name, *(each.object for each in client.stat(name).coded.fragments)}
-                for each in client.jobs():
-                    spec, reason = each.job.spec, each.job.reason
-                    is_for_it = spec.id.startswith("fetch-") and spec.inputs[0].object in wanted
-                    if is_for_it and state_of(each) not in FINAL:
-                        narrator.say(f"from {spec.inputs[0].at_node}: {state_of(each)}, {reason}")
+                for line in _under_way(client, name):
+                    narrator.say(line)
 
     telling = threading.Thread(target=tell, daemon=True)
     telling.start()
@@ -351,6 +347,16 @@ def _told(client: ControllerClient, name: str) -> Iterator[None]:
     finally:
         is_over.set()
         telling.join()
+
+
+def _under_way(client: ControllerClient, name: str) -> Iterator[str]:
+    """How each job stands that brings an object, or a fragment of it, to a gateway."""
+    wanted = {name, *(each.object for each in client.stat(name).coded.fragments)}
+    for each in client.jobs():
+        spec = each.job.spec
+        is_for_it = spec.id.startswith("fetch-") and spec.inputs[0].object in wanted
+        if is_for_it and state_of(each) not in FINAL:
+            yield f"from {spec.inputs[0].at_node}: {state_of(each)}, {each.job.reason}"
 
 
 def _wait_until_kept(client: ControllerClient, job_id: str, as_json: bool) -> None:

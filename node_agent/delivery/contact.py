@@ -236,7 +236,8 @@ class Contacts:
         """Do something with a node, in the contact that there is or in a new one; on_heard hears of it afterwards if
         the node's agent has answered at all.
 
-        Raises Break within two seconds if it does not answer, and within three when it falls silent later.
+        Raises Break within two seconds if nobody hears the knock, within two and some round trips if nobody answers
+        then, and within three when it falls silent later.
         """
         contact = await self._to(node)
         try:

@@ -115,7 +115,8 @@ async def put(
         call = streams.put(timeout=wire.STREAM_DEADLINE_S)
         try:
             await call.write(objects_pb2.PutRequest(header=header))
-            # A full node is to refuse before bytes are wasted; one that has some of the object has room for the rest.
+            # A full node is to refuse before bytes are wasted. One that has taken some takes the rest, as a rule, and
+            # to ask again would cost each blackout a round trip.
             if offset_bytes or wire.PUT_ACCEPTED in dict(await call.initial_metadata()):
                 with suppress(*_ANSWERED_EARLY):  # the answer says why
                     async with aclosing(chunks_of(file, offset_bytes, row.size_bytes)) as chunks:
